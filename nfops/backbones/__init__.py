@@ -1,0 +1,1 @@
+"""Backbones: point-wise fields. The folder is the registry: `siren.py` is backbone `siren`."""

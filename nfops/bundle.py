@@ -1,0 +1,212 @@
+"""A bundle: a directory that holds everything `apply` needs, as JSON and safetensors. Never pickle.
+
+`manifest.json` has the resolved recipe, what each side is (`CodecSpec`), seed, versions, digests of the data, and
+the sha256 of every other file, which loading checks.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nfops import __version__
+from nfops.arrays import Array
+from nfops.codec_spec import CodecSpec
+from nfops.errors import BundleError
+from nfops.io.publish import publishing_directory
+from nfops.node import Mark, node_from_plain
+from nfops.schema import Section
+from nfops.solvers import Prior
+
+FORMAT = "nfops-bundle"
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+PARTS = ("source", "target", "operator")
+MAX_MANIFEST_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One side of a bundle, all that coding has to know of it: its name, its spec, the prior of its latents."""
+
+    name: str
+    spec: CodecSpec
+    prior: Prior
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """recipe: the resolved recipe as plain data. specs: "source", "target". arrays: by part, then by name.
+
+    operator: what the operator is (form, figures of its fit), empty before it is trained. data: digests and
+    numbers of the cohort. versions: of the software that fitted it. path: where it was read from.
+    """
+
+    name: str
+    recipe: Mapping[str, Any]
+    specs: Mapping[str, CodecSpec]
+    arrays: Mapping[str, dict[str, Array]]
+    operator: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    path: Path | None = None
+    digest: str = ""
+
+    @property
+    def has_operator(self) -> bool:
+        """Whether the operator was trained."""
+        return "operator" in self.arrays
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether NumPy alone can run it: spline-basis fields, and an affine operator if there is one."""
+        forms = {spec.form for spec in self.specs.values()}
+        return forms == {"spline-basis"} and (not self.has_operator or self.operator.get("form") == "affine")
+
+    def side(self, name: str) -> Side:
+        """The "source" or the "target", with the prior of its latents."""
+        arrays, spec = self.arrays[name], self.specs[name]
+        return Side(name, spec, Prior(arrays["prior_mean"], arrays["prior_variance"], spec.encode.prior))
+
+    def codec_digest(self, side: str) -> str:
+        """sha256 of a side's spec and arrays: what ties a latent table to it."""
+        digest = hashlib.sha256(json.dumps(self.specs[side].to_plain(), sort_keys=True).encode())
+        for name, array in sorted(self.arrays[side].items()):
+            digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def section(self, part: str) -> Section:
+        """The component settings of "source", "target" or "operator", as the recipe had them."""
+        plain = self.recipe["operator"] if part == "operator" else self.recipe[part]["field"]
+        selector = "backend" if part == "operator" else "backbone"
+        where = "operator" if part == "operator" else f"{part}.field"
+        return Section(node_from_plain(plain, Mark(str(self.path), 0, 0)), where, selector)
+
+
+def save_bundle(bundle: Bundle, directory: Path, *, force: bool) -> None:
+    """Write a bundle whole: under a temporary name beside the target, then renamed. Raises OutputError."""
+    from safetensors.numpy import save
+
+    contents = {f"{part}.safetensors": save(dict(arrays)) for part, arrays in bundle.arrays.items()}
+    manifest = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "name": bundle.name,
+        "nfops": __version__,
+        "versions": dict(bundle.versions),
+        "seed": bundle.recipe.get("seed"),
+        "recipe": dict(bundle.recipe),
+        "specs": {side: spec.to_plain() for side, spec in bundle.specs.items()},
+        "operator": dict(bundle.operator),
+        "data": dict(bundle.data),
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+    }
+    with publishing_directory(directory, force) as temporary:
+        for name, content in contents.items():
+            (temporary / name).write_bytes(content)
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def load_bundle(directory: Path) -> Bundle:
+    """Read and check a bundle. Raises BundleError for anything missing, changed, newer or not a bundle."""
+    manifest, digest = _read_manifest(directory)
+    try:
+        specs = {side: CodecSpec.from_plain(plain) for side, plain in manifest["specs"].items()}
+        files, recipe = dict(manifest["files"]), dict(manifest["recipe"])
+        name, operator, data = str(manifest["name"]), dict(manifest["operator"]), dict(manifest["data"])
+        versions = {**manifest["versions"], "nfops": manifest["nfops"]}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError(directory / MANIFEST, f"the manifest is not complete: {error!r}") from error
+    if set(specs) != {"source", "target"} or not set(files) <= {f"{part}.safetensors" for part in PARTS}:
+        raise BundleError(directory / MANIFEST, f"expected source and target, got {sorted(specs)} and {sorted(files)}")
+    arrays = {file.removesuffix(".safetensors"): _read_arrays(directory / file, sha) for file, sha in files.items()}
+    bundle = Bundle(name, recipe, specs, arrays, operator, data, versions, directory, digest)
+    _check_shapes(bundle)
+    return bundle
+
+
+def format_description() -> list[str]:
+    """Paragraphs on the format, for nfops-bundle(5)."""
+    return [
+        "A bundle is a directory. It is data only: JSON and safetensors, no code and no pickle.",
+        f"{MANIFEST}: format ({FORMAT!r}), format_version ({FORMAT_VERSION}), name, nfops and versions (of the "
+        "software "
+        "that fitted it), seed, recipe (the resolved one, complete), specs (for source and target: backbone and its "
+        "form, dimensions, anatomical axes, radius_mm or none for unit frames, half_extent and spacing in field "
+        "coordinates, head, labels, channels, latent size, intensity map, the range that a predicted 0 and 1 stand "
+        "for, encode settings), operator (its form and the figures of its fit), data (number of scans and patients, "
+        "digests of the table and of all images; no names), files (the sha256 of each file below).",
+        "source.safetensors, target.safetensors: the field's arrays (field.*) and prior_mean, prior_variance of its "
+        "latents. A spline-basis field has field.mean (C, nodes...), field.basis (P, C, nodes...; 8-bit), "
+        "field.basis_scale (P) and field.variance (P).",
+        "operator.safetensors: the operator's arrays; an affine one has weight (P_out, P_in) and bias (P_out). It is "
+        "absent until nfops train-operator has run.",
+        "Loading checks every sha256, refuses a newer format_version, refuses arrays with NaN or of the wrong shape, "
+        "and never looks at any other file in the directory.",
+    ]
+
+
+def _read_manifest(directory: Path) -> tuple[dict[str, Any], str]:
+    if directory.is_file():
+        raise BundleError(directory, "a bundle is a directory with manifest.json; pickled checkpoints are never read")
+    path = directory / MANIFEST
+    if not path.is_file():
+        raise BundleError(directory, "no bundle here", "fit-inr, encode and train-operator make one from the recipe")
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise BundleError(path, f"larger than {MAX_MANIFEST_BYTES >> 20} MiB: not a manifest")
+    content = path.read_bytes()
+    try:
+        manifest = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(path, f"not JSON: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise BundleError(path, f"not the manifest of an nfops bundle: format is not {FORMAT!r}")
+    version = manifest.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise BundleError(path, f"format version {version} is newer than {FORMAT_VERSION}", "it needs a newer nfops")
+    return manifest, hashlib.sha256(content).hexdigest()
+
+
+def _read_arrays(path: Path, expected: str) -> dict[str, Array]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    if not path.is_file():
+        raise BundleError(path, "the bundle's manifest names this file, and it is missing")
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise BundleError(path, f"damaged or changed: sha256 {found[:12]}, expected {str(expected)[:12]}")
+    try:
+        arrays: dict[str, Array] = load(content)
+    except (SafetensorError, ValueError) as error:
+        raise BundleError(path, f"not a safetensors file: {error}") from error
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise BundleError(path, f"array {name} holds NaN or infinity")
+    return arrays
+
+
+def _check_shapes(bundle: Bundle) -> None:
+    """The arrays that engines index must have the shapes that the specs promise."""
+    expected: dict[str, dict[str, tuple[int, ...]]] = {}
+    for side, spec in bundle.specs.items():
+        expected[side] = {"prior_mean": (spec.latent,), "prior_variance": (spec.latent,)}
+        if spec.form == "spline-basis":
+            nodes = spec.domain.nodes
+            field_shapes = {"mean": (spec.channels, *nodes), "basis": (spec.latent, spec.channels, *nodes)}
+            field_shapes |= {"basis_scale": (spec.latent,), "variance": (spec.latent,)}
+            expected[side] |= {f"field.{name}": shape for name, shape in field_shapes.items()}
+    if bundle.has_operator and bundle.operator.get("form") == "affine":
+        size = bundle.specs["target"].latent
+        expected["operator"] = {"weight": (size, bundle.specs["source"].latent), "bias": (size,)}
+    for part, shapes in expected.items():
+        for name, shape in shapes.items():
+            got = bundle.arrays.get(part, {}).get(name)
+            if got is None or got.shape != shape:
+                found = "nothing" if got is None else str(got.shape)
+                raise BundleError(bundle.path or "bundle", f"{part}: array {name} should be {shape}, got {found}")

@@ -1,0 +1,175 @@
+"""`nfops apply`: encode -> operator -> decode on new scans."""
+
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nfops.cli.options import (
+    Session,
+    batch_option,
+    bundle_option,
+    dtype_option,
+    grid_options,
+    pixel_mm_option,
+    recipe_option,
+    session_options,
+    shard_option,
+)
+from nfops.cli.places import Places, find_places
+from nfops.cli.progress import say
+from nfops.cli.scans import Job, check_outputs, plan_only, run_jobs, write_result
+
+if TYPE_CHECKING:
+    from nfops.codec_spec import CodecSpec
+    from nfops.io import SaveOptions
+    from nfops.io.picture_frame import PictureFrame
+    from nfops.workflows.apply import Translator
+
+EXAMPLES = [
+    ("T2 from a T1 volume, slice by slice, on its own grid", "nfops apply -r brain_t1t2 t1.nii.gz --out t2.nii.gz"),
+    ("At 256 x 256 in plane", "nfops apply -r knee_pd2t2.yaml scan.nii.gz --out t2.nii.gz --shape 256x256"),
+    ("Every scan that find lists", "find scans -name '*.nii.gz' | nfops apply -r r.yaml --batch - --out-dir t2"),
+    (
+        "One part of a Slurm array",
+        'nfops apply -r r.yaml scans/ --out-dir t2 --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"',
+    ),
+]
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, metavar="[IN]...")
+@recipe_option
+@bundle_option
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE", help="Output; its suffix is its format.")
+@click.option(
+    "--out-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="For many scans: each keeps its name and format.",
+)
+@batch_option
+@shard_option
+@grid_options
+@click.option("--soft", is_flag=True, help="Probabilities in place of labels (one channel per label).")
+@dtype_option
+@pixel_mm_option
+@session_options
+def command(session: Session, inputs: tuple[str, ...], recipe: str, bundle: Path | None, **options: Any) -> int:
+    """Apply a trained operator to a scan.
+
+    The scan is brought to the recipe's anatomical axes by its affine, encoded, moved to the target's latent space and
+    decoded on the output grid, which is the scan's own unless --shape, --spacing or --like says otherwise. A 2-D
+    recipe goes through a volume slice by slice. Each output gets a sidecar NAME.json that says how it was made.
+    """
+    places = find_places(recipe, bundle=bundle)
+    jobs = _jobs(session, inputs, options)
+    pictures = _pictures(places, options["pixel_mm"])
+    if session.dry_run:
+        check_outputs(jobs, session)
+        _translator(places, session)
+        return plan_only(session, jobs, pictures)
+    options["out_dir"] and options["out_dir"].mkdir(parents=True, exist_ok=True)
+    check_outputs(jobs, session)
+    translator = _translator(places, session)
+    say(session, f"bundle {places.bundle}, device {translator.engine.device}", verbosity=1)
+    request = _request(options, pictures)
+
+    def work(job: Job) -> dict[str, Any]:
+        return _apply_one(session, translator, job, request, pictures, options)
+
+    return run_jobs(session, jobs, work, is_batch=options["out"] is None)
+
+
+def _jobs(session: Session, inputs: tuple[str, ...], options: dict[str, Any]) -> list[Job]:
+    from nfops.io import list_inputs, plan_outputs
+
+    batch = None if options["batch"] is None else str(options["batch"])
+    everything = list_inputs(inputs, batch, sys.stdin)
+    plan = plan_outputs(everything, options["out"], options["out_dir"])
+    index, count = options["shard"] or (0, 1)
+    jobs = [Job(source, output) for source, output in plan[index::count]]
+    if options["shard"]:
+        say(session, f"shard {index}/{count}: {len(jobs)} of {len(plan)} scans")
+    return jobs
+
+
+def _translator(places: Places, session: Session) -> "Translator":
+    from nfops.errors import BundleError
+    from nfops.workflows.apply import open_translator
+
+    if not (places.bundle / "manifest.json").is_file() and not places.bundle.is_file():
+        raise BundleError(places.recipe.name, f"no trained bundle at {places.bundle}", places.how_to_train())
+    return open_translator(places.bundle, session.device)
+
+
+def _pictures(places: Places, pixel_mm: tuple[float, float] | None) -> "PictureFrame":
+    from nfops.cohort import picture_frame
+    from nfops.io.picture_frame import PictureFrame
+
+    frame = picture_frame(places.recipe) or PictureFrame(_in_plane(places))
+    return frame if pixel_mm is None else replace(frame, pixel_mm=pixel_mm, pixel_mm_is_override=True)
+
+
+def _in_plane(places: Places) -> tuple[str, str]:
+    axes = places.recipe.geometry.anatomical_axes
+    return axes[0], axes[1]
+
+
+def _request(options: dict[str, Any], pictures: "PictureFrame") -> Any:
+    from nfops.io import load_image
+    from nfops.workflows.apply import GridRequest
+
+    like = None if options["like"] is None else load_image(options["like"], pictures).grid
+    return GridRequest(options["shape"], options["spacing"], like)
+
+
+def _apply_one(
+    session: Session,
+    translator: "Translator",
+    job: Job,
+    request: Any,
+    pictures: "PictureFrame",
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    from nfops.io import load_image
+    from nfops.workflows.apply import apply
+
+    started = datetime.now(UTC)
+    image = load_image(job.source, pictures)
+    drawn, encoded = apply(translator, image, request, soft=options["soft"], where=job.source)
+    for warning in drawn.header.warnings:
+        say(session, f"{job.source}: warning: {warning}")
+    spec = translator.bundle.specs["target"]
+    record = {
+        "command": tuple(sys.argv),
+        "started": started,
+        "source_grid": image.grid,
+        "recipe": {"name": translator.bundle.name, "residual": float(encoded.residual.mean())},
+        "bundle_sha256": translator.bundle.digest,
+        "device": translator.engine.device,
+        "seed": translator.bundle.recipe.get("seed"),
+        "units": _units(spec),
+    }
+    return write_result(job, drawn, _save_options(session, spec, options), record)
+
+
+def _units(spec: "CodecSpec") -> str:
+    if spec.is_label:
+        return "label"
+    return f"training range {spec.range_low[0]:g} to {spec.range_high[0]:g}"
+
+
+def _save_options(session: Session, spec: "CodecSpec", options: dict[str, Any]) -> "SaveOptions":
+    """Labels are stored as whole numbers, one label in a picture as 0 and 255; intensities as float32."""
+    from nfops.io import SaveOptions
+
+    is_label = spec.is_label and not options["soft"]
+    dtype = options["dtype"]
+    if dtype == "auto" and is_label:
+        dtype = "uint8" if max(spec.labels, default=1) <= 255 and min(spec.labels, default=0) >= 0 else "int32"
+    one_label = is_label and len([label for label in spec.labels if label != 0]) <= 1
+    return SaveOptions(dtype=dtype, force=session.force, mask_255=one_label)

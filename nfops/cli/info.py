@@ -1,0 +1,80 @@
+"""`nfops info`: what an image, a bundle or a recipe is."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nfops.cli.options import Session, pixel_mm_option, session_with
+from nfops.cli.progress import say, show_result
+
+EXAMPLES = [
+    ("Shape, spacing and orientation of a scan", "nfops info scan.nii.gz"),
+    ("The same as JSON, for a script", "nfops info --json scan.nii.gz"),
+]
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+@pixel_mm_option
+@session_with()
+def command(session: Session, paths: tuple[Path, ...], pixel_mm: tuple[float, float] | None) -> None:
+    """Say what an image, a bundle or a recipe is.
+
+    A bundle is a folder with a manifest.json; a recipe is a .yaml file, and it is checked as a training would check
+    it. Anything else is read as an image. With --json, several paths give one list.
+    """
+    found = [describe(path, pixel_mm) for path in paths]
+    for each in found:
+        for warning in each.get("warnings") or ():
+            say(session, f"{each['path']}: warning: {warning}")
+    lines = [line for each in found for line in text_lines(each)]
+    show_result(session, found if len(found) > 1 else found[0], lines)
+
+
+def describe(path: Path, pixel_mm: tuple[float, float] | None = None) -> dict[str, Any]:
+    """What `path` is, as a document: `kind`, `path` and what there is to say about that kind."""
+    if os.path.isfile(path / "manifest.json"):  # noqa: PTH113 - Path.is_file may raise
+        return _describe_bundle(path)
+    if path.suffix in {".yaml", ".yml"}:
+        return _describe_recipe(path)
+    from nfops.io import PictureFrame, describe_image
+
+    return describe_image(path, PictureFrame(pixel_mm=pixel_mm, pixel_mm_is_override=pixel_mm is not None))
+
+
+def _describe_bundle(path: Path) -> dict[str, Any]:
+    from nfops.bundle import load_bundle
+
+    bundle = load_bundle(path)
+    found = {"kind": "bundle", "path": path, "name": bundle.name, "sha256": bundle.digest}
+    found |= {side: spec.to_plain() for side, spec in bundle.specs.items()}
+    return found | {"operator": bundle.operator, "data": bundle.data, "versions": bundle.versions, "warnings": []}
+
+
+def _describe_recipe(path: Path) -> dict[str, Any]:
+    from nfops.recipe import load_recipe
+
+    recipe = load_recipe(path)
+    found = {"kind": "recipe", "path": path, "name": recipe.name, "description": recipe.description}
+    return found | {"bundle": path.parent / recipe.bundle, "dims": recipe.geometry.dims, "warnings": []}
+
+
+def text_lines(document: Mapping[str, Any]) -> list[str]:
+    """The document for people: the path, then one indented line a fact."""
+    facts = [(key, value) for key, value in document.items() if key not in {"path", "warnings"}]
+    return [str(document["path"]), *(f"  {key:<16} {_short(value)}" for key, value in facts if value is not None)]
+
+
+def _short(value: Any) -> str:
+    """A value on one line: numbers with six digits, a matrix row by row."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        between = "; " if any(isinstance(item, list | tuple) for item in value) else " "
+        return between.join(_short(item) for item in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_short(item)}" for key, item in value.items())
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

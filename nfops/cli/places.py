@@ -1,0 +1,49 @@
+"""Where a command finds what its recipe speaks of: the recipe itself, its data, its bundle."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nfops.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Places:
+    """recipe: checked. data: the folder that its `data.root` is relative to. bundle: the bundle's directory."""
+
+    recipe: "Recipe"
+    data: Path
+    bundle: Path
+    name: str
+
+    def how_to_train(self) -> str:
+        """The three commands, on one line."""
+        verbs = ("fit-inr", "encode", "train-operator")
+        return "train it: " + " && ".join(f"nfops {verb} --recipe {self.name} --data DIR" for verb in verbs)
+
+
+def find_places(
+    recipe: str,
+    settings: Sequence[str] = (),
+    data: Path | None = None,
+    bundle: Path | None = None,
+    *,
+    to_train: bool = False,
+) -> Places:
+    """Load a recipe and say where its data and its bundle are.
+
+    A recipe's bundle is relative to its file. A shipped recipe is trained into the working directory (`to_train`), and
+    applied from there if a bundle is there, otherwise from the one that was shipped.
+    """
+    from nfops.recipe import load_recipe
+    from nfops.shipped import find_recipe, shipped_folder
+
+    found = find_recipe(recipe)
+    loaded = load_recipe(found.path, settings)
+    if bundle is None:
+        own = Path(loaded.bundle) if found.is_shipped else found.path.parent / loaded.bundle
+        use_own = to_train or not found.is_shipped or (own / "manifest.json").is_file()
+        bundle = own if use_own else shipped_folder() / loaded.bundle
+    return Places(loaded, data or Path(), bundle, recipe)

@@ -1,0 +1,152 @@
+"""`nfops resample`: read a scan on another grid."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nfops.cli.options import (
+    Session,
+    bundle_option,
+    dtype_option,
+    grid_options,
+    pixel_mm_option,
+    session_options,
+)
+from nfops.cli.progress import say
+from nfops.cli.scans import Job, check_outputs, plan_only, run_jobs, write_result
+
+if TYPE_CHECKING:
+    from nfops.grid import Grid
+    from nfops.image import Image
+    from nfops.io.picture_frame import PictureFrame
+    from nfops.rendering import Rendering
+
+EXAMPLES = [
+    ("Cubes of 1 mm", "nfops resample scan.nii.gz --out iso.nii.gz --spacing 1x1x1"),
+    (
+        "Labels on the grid of a scan",
+        "nfops resample labels.nii.gz --out on_scan.nii.gz --like scan.nii.gz --method nearest",
+    ),
+    ("Another format, every value and position kept", "nfops resample scan.nii.gz --out scan.nii"),
+]
+
+
+@click.command()
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Output; its suffix is its format.",
+)
+@grid_options
+@click.option(
+    "--method",
+    type=click.Choice(["cubic", "linear", "nearest", "field"]),
+    default="cubic",
+    show_default=True,
+    help="cubic and linear average over the output's voxels where these are coarser; nearest keeps labels; field reads "
+    "the scan through the source field of --recipe.",
+)
+@click.option("-r", "--recipe", metavar="NAME|FILE", help="The recipe whose source field --method field reads.")
+@bundle_option
+@click.option("--fill", type=float, default=0.0, show_default=True, help="Value outside the scan's field of view.")
+@dtype_option
+@pixel_mm_option
+@session_options
+def command(session: Session, source: Path, out: Path, method: str, **options: Any) -> int:
+    """Resample an image to another grid.
+
+    Without a grid option the format is converted and no value and no position changes. Positions are exact: --shape
+    keeps the field of view from edge to edge, --spacing keeps the spacing exactly and the centre, --like takes the
+    grid of another image.
+    """
+    pictures = _pictures(options["pixel_mm"])
+    job = Job(source, out)
+    check_outputs([job], session)
+    if session.dry_run:
+        return plan_only(session, [job], pictures)
+
+    def work(job: Job) -> dict[str, Any]:
+        return _resample_one(session, job, method, pictures, options)
+
+    return run_jobs(session, [job], work, is_batch=False)
+
+
+def _pictures(pixel_mm: tuple[float, float] | None) -> "PictureFrame":
+    from nfops.io.picture_frame import PictureFrame
+
+    return PictureFrame(pixel_mm=pixel_mm, pixel_mm_is_override=pixel_mm is not None)
+
+
+def _resample_one(
+    session: Session, job: Job, method: str, pictures: "PictureFrame", options: dict[str, Any]
+) -> dict[str, Any]:
+    from nfops.io import SaveOptions, load_image
+
+    started = datetime.now(UTC)
+    image = load_image(job.source, pictures)
+    for warning in image.header.warnings:
+        say(session, f"{job.source}: warning: {warning}")
+    grid = _grid(image, options, pictures)
+    drawn = _through_field(session, job, image, grid, options) if method == "field" else None
+    drawn = drawn or _interpolated(image, grid, method, options["fill"])
+    dtype = options["dtype"]
+    if dtype == "auto" and method != "field":
+        dtype = _exact_dtype(job, image, is_exact=method == "nearest" or grid.same_as(image.grid, 0))
+    record = {"command": tuple(sys.argv), "started": started, "source_grid": image.grid, "device": "cpu"}
+    record["recipe"] = {"method": method, "fill": options["fill"]}
+    return write_result(job, drawn, SaveOptions(dtype=dtype, force=session.force), record)
+
+
+def _grid(image: "Image", options: dict[str, Any], pictures: "PictureFrame") -> "Grid":
+    from nfops.io import load_image
+    from nfops.resampling import choose_grid
+
+    spacing = options["spacing"]
+    if spacing is not None and len(spacing) == 1:
+        spacing = spacing * (2 if image.header.ndim == 2 else 3)
+    like = None if options["like"] is None else load_image(options["like"], pictures).grid
+    return choose_grid(image.grid, options["shape"], spacing, like, image.header.slice_axis)
+
+
+def _interpolated(image: "Image", grid: "Grid", method: str, fill: float) -> "Rendering":
+    from nfops.rendering import Rendering
+    from nfops.resampling import resample
+
+    result = resample(image, grid, method, fill)
+    return Rendering(grid, result.header, result.channels, lambda: iter([result.values]))
+
+
+def _through_field(session: Session, job: Job, image: "Image", grid: "Grid", options: dict[str, Any]) -> "Rendering":
+    from nfops.cli.places import find_places
+    from nfops.errors import UsageError
+    from nfops.workflows.resample import resample_through_field
+
+    if options["recipe"] is None:
+        raise UsageError("--method field", "reads the scan through a recipe's source field", "say which with --recipe")
+    places = find_places(options["recipe"], bundle=options["bundle"])
+    return resample_through_field(places.bundle, image, grid, device=session.device, where=job.source)
+
+
+def _exact_dtype(job: Job, image: "Image", *, is_exact: bool) -> str:
+    """The stored type that changes no value: the input's own where values are kept as they are."""
+    from nfops.errors import ResultError
+
+    if not is_exact or image.header.is_scaled:
+        return "auto"
+    if image.header.format != "picture" and job.output.suffix in {".png", ".tif", ".tiff"}:
+        values = image.values
+        if (values != values.astype("uint16")).any():
+            limits = f"{values.min():g} to {values.max():g}"
+            what = f"a picture keeps whole numbers from 0 to 65535, the values are from {limits}"
+            raise ResultError(job.output, what, "--dtype uint8 rounds and cuts them")
+        return "uint8" if values.max() <= 255 else "uint16"
+    if image.values.dtype.itemsize == 8 and image.header.file_dtype == "float64":
+        return "float64"
+    return "same" if image.header.file_dtype.startswith(("int", "uint")) else "auto"

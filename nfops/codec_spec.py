@@ -1,0 +1,85 @@
+"""`CodecSpec`: all about one side of an operator except its weights, as a bundle's manifest holds it."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from nfops.arrays import Array
+from nfops.grid import Grid
+from nfops.heads import Head
+from nfops.intensity import IntensitySettings
+from nfops.sampling import Domain
+
+
+@dataclass(frozen=True)
+class EncodeSettings:
+    """How a latent is found: Gauss-Newton steps, points per block, strength of the prior beside the mean loss."""
+
+    steps: int = 4
+    points: int = 4096
+    prior: float = 1e-3
+
+
+@dataclass(frozen=True)
+class CodecSpec:
+    """One side of an operator.
+
+    axes: the recipe's three anatomical axes; in 2-D the last one counts slices. radius_mm: what a coordinate of 1 is
+    worth, None for frame "unit". half_extent: (d,) the half size of the field's domain in coordinates. spacing: (d,)
+    its training spacing in coordinates. head, labels: what a value is. range_low/high: (C,) the units that a
+    predicted 0 and 1 stand for. latent: P. channels: of the field. form: how engines evaluate it ("spline-basis",
+    or "torch" for any other backbone).
+    """
+
+    backbone: str
+    form: str
+    dims: int
+    axes: tuple[str, str, str]
+    radius_mm: float | None
+    half_extent: tuple[float, ...]
+    spacing: tuple[float, ...]
+    head: str
+    labels: tuple[int, ...]
+    channels: int
+    latent: int
+    intensity: IntensitySettings
+    range_low: tuple[float, ...]
+    range_high: tuple[float, ...]
+    encode: EncodeSettings
+    nan: str = "error"
+    constant: str = "error"
+
+    @property
+    def is_label(self) -> bool:
+        """Whether the field's values are probabilities of labels."""
+        return not Head(self.head).is_linear
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the image behind the field: a label map has one."""
+        return 1 if self.is_label else self.channels
+
+    @property
+    def domain(self) -> Domain:
+        """Where the field lives, and on how many nodes it was trained."""
+        nodes = (round(2 * half / step) for half, step in zip(self.half_extent, self.spacing, strict=True))
+        return Domain(self.half_extent, tuple(nodes))
+
+    def spacing_in_mm(self, grid: Grid) -> Array:
+        """(d,) the training spacing in mm, for a scan whose aligned grid is given ("unit" frames follow the scan)."""
+        half = grid.extent_mm[: self.dims] / 2 if self.radius_mm is None else np.full(self.dims, self.radius_mm)
+        return np.asarray(np.array(self.spacing) * half)
+
+    def to_plain(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "CodecSpec":
+        """From a manifest's data. Raises TypeError or ValueError for anything else."""
+        listed = ("axes", "half_extent", "spacing", "labels", "range_low", "range_high")
+        rest: dict[str, Any] = {key: tuple(value) if key in listed else value for key, value in plain.items()}
+        rest["intensity"] = IntensitySettings(**plain["intensity"])
+        rest["encode"] = EncodeSettings(**plain["encode"])
+        return cls(**rest)

@@ -1,0 +1,99 @@
+"""Encoding: an `Image` becomes a `Latent` through an engine. `rendering` is the way back."""
+
+import numpy as np
+
+from nfops.arrays import Array
+from nfops.bundle import Side
+from nfops.codec_spec import CodecSpec
+from nfops.engines import Engine
+from nfops.errors import InputError
+from nfops.frame import Frame
+from nfops.image import Image
+from nfops.intensity import IntensityMap, intensity_map, to_channels
+from nfops.latents import Latent
+from nfops.sampling import lattice_of
+from nfops.solvers import gauss_newton
+
+
+def encode_image(engine: Engine, side: Side, image: Image, where: object = "image") -> Latent:
+    """The latents of a scan: one of a 3-D recipe, one per slice of a 2-D one.
+
+    The scan is brought to the recipe's anatomical axes by its affine; voxels outside the field's domain are left
+    out. Raises InputError where the scan does not fit the recipe.
+    """
+    spec = side.spec
+    aligned = image.reoriented(spec.axes)
+    _check_fits(spec, aligned, where)
+    frame = Frame.of_scan(aligned.grid, spec.dims, spec.radius_mm)
+    values, scales, weights = prepare(spec, aligned, where)
+    lattice = lattice_of(aligned.grid, frame, spec.spacing)
+    part = lattice.inside(np.array(spec.half_extent))
+    inner = None if weights is None else weights[:, *part]
+    problem = engine.pose(side.name, lattice[part], values[:, :, *part], inner)
+    vectors, residual = gauss_newton(problem, side.prior, len(values), spec.encode.steps)
+    return Latent(vectors, frame, aligned.grid, scales, residual)
+
+
+def prepare(spec: CodecSpec, aligned: Image, where: object) -> tuple[Array, tuple[IntensityMap, ...], Array | None]:
+    """An aligned scan as the field's own values (B, C, *shape), its B intensity maps, and cell weights or None.
+
+    Weights are 0 at voxels that are not numbers, where the recipe says `nan: keep`.
+    """
+    values = aligned.values
+    finite = np.isfinite(values)
+    missing = int(values.size - np.count_nonzero(finite))
+    if missing and spec.nan == "error":
+        raise InputError(
+            where, f"{missing} voxels are NaN or infinite", "`source.nan: zero` or `keep` in the recipe allows it"
+        )
+    stack = np.moveaxis(values, -1, 0) if spec.dims == 2 else values[None]
+    known = (np.moveaxis(finite, -1, 0) if spec.dims == 2 else finite[None]) if missing else None
+    if spec.is_label:
+        channels = np.stack([to_channels(np.nan_to_num(item), spec.head, spec.labels) for item in stack])
+        scales = (IntensityMap(np.zeros(1), np.ones(1), is_clipped=False),) * len(stack)
+    else:
+        scales = _scales(spec, values, stack, where)
+        channels = np.stack([scale.forward(item) for item, scale in zip(stack, scales, strict=True)])
+    if known is None:
+        return channels, scales, None
+    weights = np.asarray(known.all(axis=1), np.float32) if spec.nan == "keep" else None
+    return np.where(known, channels, 0).astype(np.float32), scales, weights
+
+
+def _scales(spec: CodecSpec, values: Array, stack: Array, where: object) -> tuple[IntensityMap, ...]:
+    """One intensity map per slice (B), from the whole scan or from each slice."""
+    per_slice = spec.intensity.over == "slice" and spec.dims == 2
+    try:
+        whole = None if per_slice else intensity_map(values, spec.intensity, where)
+        return tuple(whole or _slice_map(spec, item, values, where) for item in stack)
+    except InputError:
+        if spec.constant == "error":
+            raise
+        low = np.nanmin(values, axis=(1, 2, 3))
+        return (IntensityMap(low, low + 1),) * len(stack)
+
+
+def _slice_map(spec: CodecSpec, item: Array, values: Array, where: object) -> IntensityMap:
+    """A slice's own map; an empty slice of a scan with contrast takes the scan's."""
+    try:
+        return intensity_map(item, spec.intensity, where)
+    except InputError:
+        return intensity_map(values, spec.intensity, where)
+
+
+def _check_fits(spec: CodecSpec, aligned: Image, where: object) -> None:
+    """Refuse what the recipe cannot take. `aligned` is on the recipe's axes."""
+    shape = aligned.grid.shape
+    if aligned.channels != spec.image_channels:
+        takes = f"{spec.image_channels} channel{'s' if spec.image_channels > 1 else ''}"
+        raise InputError(where, f"expected {takes}, got {aligned.channels} in an image of shape {shape}")
+    for axis in range(spec.dims):
+        if shape[axis] < 2:
+            name = spec.axes[axis]
+            raise InputError(where, f"axis {name} has 1 sample, the recipe needs at least 2", "is this another plane?")
+    if not aligned.grid.is_orthogonal(tuple(range(spec.dims))):
+        raise InputError(
+            where,
+            "sheared grid: its axes do not meet at right angles",
+            "bring it to a rectangular grid with `nfops resample --like`",
+        )

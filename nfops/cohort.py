@@ -1,0 +1,167 @@
+"""A cohort: the rows of a recipe's table, and its images as pairs on the recipe's anatomical axes."""
+
+import csv
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nfops.errors import InputError, NotFoundError, NothingMatchedError
+from nfops.grid import Grid
+from nfops.image import Image
+from nfops.io import load_image
+from nfops.io.picture_frame import PictureFrame
+from nfops.recipe import Recipe
+
+MAX_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: two images of one patient."""
+
+    scan_id: str
+    patient: str
+    split: str
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A source and its target, on the recipe's axes. scan_id: the row's id, with "#k" for slice k of a volume."""
+
+    scan_id: str
+    patient: str
+    split: str
+    source: Image
+    target: Image
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """rows: those that the recipe's `where` keeps, in the table's order. table_digest: sha256 of the table."""
+
+    rows: tuple[Row, ...]
+    table_digest: str
+
+    def with_splits(self, splits: tuple[str, ...]) -> "Cohort":
+        """Only the rows of these splits."""
+        return Cohort(tuple(row for row in self.rows if row.split in splits), self.table_digest)
+
+    def files_digest(self) -> str:
+        """One sha256 over the contents of all images, in order."""
+        digest = hashlib.sha256()
+        for row in self.rows:
+            for path in (row.source, row.target):
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()
+
+
+def read_cohort(recipe: Recipe, data: Path) -> Cohort:
+    """The table of a recipe under the data folder. Raises for a missing table, column, image or an empty result."""
+    root = data / recipe.data.root
+    path = root / recipe.data.table
+    if not path.is_file():
+        raise NotFoundError(path, "no such table", "say where the data is with --data DIR or NFOPS_DATA")
+    content = path.read_bytes()
+    try:
+        table = list(csv.DictReader(content.decode("utf-8-sig").splitlines()))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(path, f"not a CSV table: {error}") from error
+    rows = [
+        _row(recipe, root, path, line, cells) for line, cells in enumerate(table, start=2) if _kept(recipe, path, cells)
+    ]
+    if not rows:
+        raise NothingMatchedError(path, f"none of {len(table)} rows match `data.where`")
+    _check_unique(path, rows)
+    missing = [p for row in rows for p in (row.source, row.target) if not p.is_file()]
+    if missing:
+        listed = ", ".join(str(p) for p in missing[:MAX_LISTED])
+        raise InputError(path, f"{len(missing)} of {2 * len(rows)} images are missing: {listed}")
+    return Cohort(tuple(rows), hashlib.sha256(content).hexdigest())
+
+
+def load_pairs(recipe: Recipe, cohort: Cohort, on_row: Callable[[int], None]) -> Iterator[Pair]:
+    """Every pair of the cohort, row by row; volumes of a 2-D recipe give one pair a slice."""
+    frame = picture_frame(recipe)
+    for number, row in enumerate(cohort.rows):
+        axes = recipe.geometry.anatomical_axes
+        source = load_image(row.source, frame).reoriented(axes)
+        target = load_image(row.target, frame).reoriented(axes)
+        _check_same_place(row, source.grid, target.grid)
+        if recipe.geometry.dims == 3:
+            yield Pair(row.scan_id, row.patient, row.split, source, target)
+        else:
+            yield from _slices(recipe, row, source, target)
+        on_row(number + 1)
+
+
+def picture_frame(recipe: Recipe) -> PictureFrame | None:
+    """How the recipe says that its pictures lie in the body."""
+    picture = recipe.data.picture
+    if picture is None:
+        return None
+    both = picture.pixel_mm if isinstance(picture.pixel_mm, tuple) else (picture.pixel_mm, picture.pixel_mm)
+    return PictureFrame(picture.axes, both)
+
+
+def _slices(recipe: Recipe, row: Row, source: Image, target: Image) -> Iterator[Pair]:
+    depth = source.grid.shape[2]
+    if target.grid.shape[2] != depth:
+        raise InputError(row.target, f"{target.grid.shape[2]} slices, but its source has {depth}")
+    wanted = recipe.data.central_slices or depth
+    first = max(0, (depth - wanted) // 2)
+    for k in range(first, min(depth, first + wanted)):
+        name = row.scan_id if depth == 1 else f"{row.scan_id}#{k}"
+        yield Pair(name, row.patient, row.split, _one_slice(source, k), _one_slice(target, k))
+
+
+def _one_slice(image: Image, k: int) -> Image:
+    return image.with_values(image.values[..., k : k + 1], image.grid.slab(k, k + 1))
+
+
+def _check_same_place(row: Row, source: Grid, target: Grid) -> None:
+    """Source and target may differ in spacing, not in the part of the body that they show."""
+    furthest = np.abs(source.corners_mm - target.corners_mm).max()
+    if furthest > max(source.spacing_mm.max(), target.spacing_mm.max()):
+        raise InputError(
+            row.target,
+            f"lies elsewhere than its source {row.source.name}: corners are up to {furthest:.1f} mm apart "
+            f"(shapes {source.shape} and {target.shape})",
+        )
+
+
+def _kept(recipe: Recipe, path: Path, cells: dict[str, str]) -> bool:
+    for column in recipe.data.where:
+        if column not in cells:
+            raise InputError(path, f"no column {column!r} (`data.where`)", f"it has {', '.join(cells)}")
+    return all(cells[column] == str(value) for column, value in recipe.data.where.items())
+
+
+def _row(recipe: Recipe, root: Path, path: Path, line: int, cells: dict[str, str]) -> Row:
+    def cell(column: str) -> str:
+        if cells.get(column) is None:
+            raise InputError(f"{path}:{line}", f"no column {column!r}", f"it has {', '.join(map(str, cells))}")
+        return cells[column]
+
+    def fill(template: str) -> Path:
+        return root / re.sub(r"\{(\w+)\}", lambda match: cell(match[1]), template)
+
+    scan_id = cell(recipe.data.id)
+    patient = scan_id if recipe.data.patient is None else cell(recipe.data.patient)
+    return Row(scan_id, patient, cell(recipe.data.split), fill(recipe.data.source), fill(recipe.data.target))
+
+
+def _check_unique(path: Path, rows: list[Row]) -> None:
+    seen: dict[str, str] = {}
+    split_of: dict[str, str] = {}
+    for row in rows:
+        if row.scan_id in seen:
+            raise InputError(path, f"id {row.scan_id!r} stands in two rows")
+        seen[row.scan_id] = row.split
+        if split_of.setdefault(row.patient, row.split) != row.split:
+            raise InputError(path, f"patient {row.patient!r} is in two splits, {split_of[row.patient]} and {row.split}")

@@ -1,0 +1,45 @@
+"""Engines compute; NumPy goes in and comes out. `open_engine` chooses one for a bundle and a device."""
+
+from typing import Protocol
+
+from nfops.arrays import Array
+from nfops.bundle import Bundle
+from nfops.errors import BundleError, DeviceError
+from nfops.sampling import Lattice
+from nfops.solvers import Problem
+
+
+class Engine(Protocol):
+    """The seam between nfops and whatever does the arithmetic. `side` is "source" or "target"."""
+
+    device: str
+
+    def pose(self, side: str, lattice: Lattice, values: Array, weights: Array | None) -> Problem:
+        """The problem of matching (B, C, *lattice.shape) values; weights broadcast to (B, *lattice.shape)."""
+
+    def operate(self, latents: Array) -> Array:
+        """Source latents (B, P_in) -> target latents (B, P_out)."""
+
+    def decode(self, side: str, latents: Array, lattice: Lattice) -> Array:
+        """(B, P) -> values or probabilities (B, C, *lattice.shape) float32."""
+
+    def decode_points(self, side: str, latents: Array, coords: Array) -> Array:
+        """(1, P) at scattered coordinates (N, d) -> (C, N) float32."""
+
+
+def open_engine(bundle: Bundle, device: str = "auto") -> Engine:
+    """The engine for a bundle: NumPy where its parts are linear, torch where they are not or a GPU was asked for.
+
+    device: "auto", "cpu" or "cuda[:N]"; an explicit device is honoured or refused (DeviceError), never replaced.
+    """
+    if device not in {"auto", "cpu"} and not device.startswith("cuda"):
+        raise DeviceError("--device", f"expected auto, cpu or cuda[:N], got {device!r}")
+    if not device.startswith("cuda") and bundle.is_linear:
+        from nfops.engines.numpy_engine import NumpyEngine
+
+        return NumpyEngine(bundle)
+    if bundle.path is None:
+        raise BundleError("bundle", "a bundle in memory has no engine but NumPy")
+    from nfops.engines.torch_engine import TorchEngine
+
+    return TorchEngine(bundle, device)

@@ -1,0 +1,156 @@
+"""The engine for linear bundles: spline bases on lattices and affine operators, in NumPy, without torch.
+
+On a lattice a spline is a product of one small matrix per axis, so nothing as large as (points, P) is ever formed
+for an image, and the curvature of one geometry serves every slice that shares it.
+"""
+
+import numpy as np
+
+from nfops import splines
+from nfops.arrays import Array
+from nfops.bundle import Bundle
+from nfops.codec_spec import CodecSpec
+from nfops.heads import Head
+from nfops.sampling import Lattice
+from nfops.solvers import Linearisation
+
+
+class SplineField:
+    """mean + latents @ basis on nodes, read as splines. Arrays as backbone `fpca` stores them."""
+
+    def __init__(self, spec: CodecSpec, arrays: dict[str, Array]) -> None:
+        self.half_extent = np.array(spec.half_extent)
+        self.head = Head(spec.head)
+        self.points = spec.encode.points
+        self.mean = arrays["field.mean"].astype(np.float32)
+        scale = arrays["field.basis_scale"].astype(np.float32).reshape(-1, *[1] * self.mean.ndim)
+        self.basis = arrays["field.basis"].astype(np.float32) * scale
+        self.nodes = self.mean.shape[1:]
+        self.flat_basis = self.basis.reshape(len(self.basis), -1)
+        self._gram_key: tuple[bytes, ...] = ()
+        self._gram = np.empty(0)
+
+    def nodal(self, latents: Array) -> Array:
+        """(B, P) -> (B, C, *nodes)."""
+        flat = latents.astype(np.float32) @ self.flat_basis
+        return np.asarray(flat.reshape(-1, *self.mean.shape) + self.mean)
+
+    def matrices(self, lattice: Lattice) -> tuple[Array, ...]:
+        """One (cells, nodes) matrix per axis."""
+        return splines.axis_matrices(self.nodes, self.half_extent, lattice)
+
+    def gram(self, matrices: tuple[Array, ...]) -> Array:
+        """(P, P): basis^T A^T A basis, every cell of weight one; the last geometry's is kept for the next image."""
+        key = tuple(matrix.tobytes() for matrix in matrices)
+        if key != self._gram_key:
+            smoothed = splines.apply_axes(tuple(m.T @ m for m in matrices), self.basis)
+            self._gram = np.asarray(smoothed.reshape(len(smoothed), -1) @ self.flat_basis.T)
+            self._gram_key = key
+        return self._gram
+
+
+class SplineProblem:
+    """B images on one lattice against a spline field. values (B, C, *shape), weights (B or 1, *shape) or None."""
+
+    def __init__(self, field: SplineField, lattice: Lattice, values: Array, weights: Array | None) -> None:
+        self.is_linear = field.head.is_linear
+        self._field, self._lattice, self._values = field, lattice, values
+        self._matrices = field.matrices(lattice)
+        self._weights = weights
+        total = np.full(1, lattice.size) if weights is None else weights.reshape(len(weights), -1).sum(axis=1)
+        self._total = np.maximum(total, 1e-12)
+
+    def start(self, latents: Array) -> Linearisation:
+        """Least squares on the linked values: exact for an identity head."""
+        head, channels = self._field.head, self._values.shape[1]
+        target = np.moveaxis(head.link(np.moveaxis(self._values, 1, -1)), -1, 1)
+        rest = splines.apply_axes(self._matrices, self._field.nodal(latents)) - target
+        weighted = rest if self._weights is None else rest * self._weights[:, None]
+        scale = 2 / (channels * self._total)
+        back = splines.apply_axes(tuple(m.T for m in self._matrices), weighted).reshape(len(rest), -1)
+        gradient = (back @ self._field.flat_basis.T) * scale[:, None]
+        loss = (rest * weighted).reshape(len(rest), -1).sum(axis=1) / (channels * self._total)
+        curvature = self._gram(self._weights)
+        return Linearisation(loss, gradient, curvature * scale.reshape(-1, *[1] * (curvature.ndim - 1)))
+
+    def linearise(self, latents: Array) -> Linearisation:
+        """The head's own loss, image by image, block by block."""
+        parts = [self._linearise_one(b, latents[b]) for b in range(len(latents))]
+        return Linearisation(*(np.stack([part[i] for part in parts]) for i in range(3)))
+
+    def loss(self, latents: Array) -> Array:
+        """(B, P) -> (B,)."""
+        field = splines.apply_axes(self._matrices, self._field.nodal(latents))
+        loss = self._field.head.loss(np.moveaxis(field, 1, -1), np.moveaxis(self._values, 1, -1))
+        weighted = loss if self._weights is None else loss * self._weights
+        return np.asarray(weighted.reshape(len(loss), -1).sum(axis=1) / self._total)
+
+    def _gram(self, weights: Array | None) -> Array:
+        """(P, P) for all cells alike; (B, P, P): that, less what the cells of lower weight lack (few, as a rule)."""
+        whole = self._field.gram(self._matrices)
+        if weights is None:
+            return whole
+        rows = splines.apply_axes(self._matrices, self._field.basis)
+        flat = rows.reshape(len(rows), -1)
+        grams = []
+        for weight in weights:
+            lacking = 1 - np.broadcast_to(weight, rows.shape[1:]).reshape(-1).astype(np.float32)
+            (cells,) = np.nonzero(lacking)
+            part = flat[:, cells]
+            grams.append(whole - (part * lacking[cells]) @ part.T)
+        return np.stack(grams)
+
+    def _linearise_one(self, index: int, latent: Array) -> tuple[Array, Array, Array]:
+        head, size = self._field.head, len(latent)
+        nodal = self._field.nodal(latent[None])[0]
+        loss, gradient, curvature = 0.0, np.zeros(size), np.zeros((size, size))
+        for block in self._lattice.blocks(self._field.points):
+            matrices = (self._matrices[0][block[0]], *self._matrices[1:])
+            field = np.moveaxis(splines.apply_axes(matrices, nodal), 0, -1).reshape(-1, len(nodal))
+            rows = splines.apply_axes(matrices, self._field.basis)
+            jacobian = np.moveaxis(rows, (0, 1), (-1, -2)).reshape(len(field), len(nodal), size)
+            values = np.moveaxis(self._values[index][:, *block], 0, -1).reshape(field.shape)
+            weights = np.ones(len(field), np.float32)
+            if self._weights is not None:
+                weights = self._weights[index % len(self._weights)][block].reshape(-1)
+            loss += float((head.loss(field, values) * weights).sum())
+            gradient += np.einsum("nc,ncp->p", head.slope(field, values) * weights[:, None], jacobian)
+            curvature += head.curve(field, jacobian, weights)
+        total = self._total[index % len(self._total)]
+        return np.asarray(loss / total), gradient / total, curvature / total
+
+
+class NumpyEngine:
+    """Source and target as spline fields, the operator as one affine map."""
+
+    device = "cpu"
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._fields = {side: SplineField(spec, bundle.arrays[side]) for side, spec in bundle.specs.items()}
+        self._operator = bundle.arrays.get("operator", {})
+
+    def pose(self, side: str, lattice: Lattice, values: Array, weights: Array | None) -> SplineProblem:
+        """See `Engine.pose`."""
+        return SplineProblem(self._fields[side], lattice, values, weights)
+
+    def operate(self, latents: Array) -> Array:
+        """See `Engine.operate`."""
+        return np.asarray(latents @ self._operator["weight"].T + self._operator["bias"], dtype=np.float32)
+
+    def decode(self, side: str, latents: Array, lattice: Lattice) -> Array:
+        """See `Engine.decode`."""
+        field = self._fields[side]
+        raw = splines.apply_axes(field.matrices(lattice), field.nodal(latents))
+        return _activated(field.head, raw, 1)
+
+    def decode_points(self, side: str, latents: Array, coords: Array) -> Array:
+        """See `Engine.decode_points`."""
+        field = self._fields[side]
+        return _activated(field.head, splines.evaluate_points(field.nodal(latents)[0], field.half_extent, coords), 0)
+
+
+def _activated(head: Head, raw: Array, channel: int) -> Array:
+    """The head's activation with channels on another axis than the last."""
+    if head.is_linear:
+        return raw
+    return np.moveaxis(head.activate(np.moveaxis(raw, channel, -1)), -1, channel)

@@ -1,0 +1,98 @@
+"""Intensity maps: a scan's own units <-> the 0..1 that a field is trained on, and label values <-> channels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from nfops.arrays import Array
+from nfops.errors import InputError
+
+
+@dataclass(frozen=True)
+class IntensitySettings:
+    """Which two values become 0 and 1.
+
+    map: "percentile" (low and high in percent of the scan's own values), "range" (low and high in its units),
+    "none" (values as they are). over: the percentiles of the whole "scan", or of each "slice" of a 2-D recipe.
+    """
+
+    map: Literal["percentile", "range", "none"] = "percentile"
+    low: float = 0.1
+    high: float = 99.9
+    over: Literal["scan", "slice"] = "scan"
+
+    def __post_init__(self) -> None:
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} must be below high {self.high}")
+        if self.map == "percentile" and not 0 <= self.low < self.high <= 100:
+            raise ValueError(f"percentiles are from 0 to 100, got {self.low} and {self.high}")
+
+
+@dataclass(frozen=True, eq=False)
+class IntensityMap:
+    """low, high: (C,) the values, in the scan's units, that become 0 and 1."""
+
+    low: Array
+    high: Array
+    is_clipped: bool = True
+
+    def forward(self, values: Array) -> Array:
+        """(C, ...) in the scan's units -> float32 on 0..1; values beyond both ends are clipped."""
+        shape = (-1,) + (1,) * (values.ndim - 1)
+        scaled = (values - self.low.reshape(shape)) / (self.high - self.low).reshape(shape)
+        return np.asarray(np.clip(scaled, 0, 1) if self.is_clipped else scaled, dtype=np.float32)
+
+    def inverse(self, values: Array) -> Array:
+        """(C, ...) on 0..1 -> units."""
+        shape = (-1,) + (1,) * (values.ndim - 1)
+        kept = np.clip(values, 0, 1) if self.is_clipped else values
+        return np.asarray(kept * (self.high - self.low).reshape(shape) + self.low.reshape(shape), dtype=np.float32)
+
+
+def intensity_map(values: Array, settings: IntensitySettings, where: object = "image") -> IntensityMap:
+    """The map of one scan (or slice), values (C, ...). Raises InputError where there is no contrast to map."""
+    channels = len(values)
+    if settings.map == "none":
+        return IntensityMap(np.zeros(channels), np.ones(channels), is_clipped=False)
+    if settings.map == "range":
+        return IntensityMap(np.full(channels, settings.low), np.full(channels, settings.high))
+    flat = values.reshape(channels, -1)
+    ends = np.stack([_percentiles(row[np.isfinite(row)], settings) for row in flat])
+    if (ends[:, 0] >= ends[:, 1]).any():
+        raise InputError(
+            where,
+            f"no contrast: percentiles {settings.low:g} and {settings.high:g} are both {ends[0, 0]:g}",
+            "is the image empty? `source.constant: pass` in the recipe lets it through",
+        )
+    return IntensityMap(ends[:, 0], ends[:, 1])
+
+
+def _percentiles(row: Array, settings: IntensitySettings) -> Array:
+    """The two percentiles of (N,) values, by partial sorting."""
+    if not len(row):
+        return np.zeros(2)
+    return np.asarray(np.percentile(row.astype(np.float64), [settings.low, settings.high]))
+
+
+def to_channels(values: Array, head: str, labels: Sequence[int]) -> Array:
+    """A label map (1, ...) -> float32 channels.
+
+    sigmoid: (1, ...), 1 where the value is one of `labels`, or, without labels, where it is above 0.
+    softmax: (K, ...) one-hot in the order of `labels`; a value that is none of them counts as the first.
+    """
+    label_map = values[0]
+    if head == "sigmoid":
+        hit = np.isin(label_map, labels) if labels else label_map > 0
+        return np.asarray(hit, dtype=np.float32)[None]
+    hot = np.stack([label_map == label for label in labels]).astype(np.float32)
+    hot[0] += 1 - hot.sum(axis=0)
+    return hot
+
+
+def from_channels(probabilities: Array, head: str, labels: Sequence[int]) -> Array:
+    """Probabilities (C, ...) -> a label map (1, ...): 0 and 1 for sigmoid (0 and the label, where one is named)."""
+    if head == "sigmoid":
+        return np.asarray((probabilities > 0.5) * (labels[0] if len(labels) == 1 else 1), dtype=np.float32)
+    return np.asarray(np.array(labels)[probabilities.argmax(axis=0)], dtype=np.float32)[None]

@@ -1,0 +1,82 @@
+"""Images in and out of files: the seam that the rest of nfops uses; formats are imported when a file needs them."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from nfops.arrays import Array
+from nfops.grid import Grid
+from nfops.image import Header, Image
+from nfops.io.formats import input_format, output_format, output_stem, suffix_of, supported_suffixes
+from nfops.io.inputs import list_inputs, parse_shard, plan_outputs, take_shard
+from nfops.io.opening import first_bytes
+from nfops.io.picture_frame import PictureFrame
+from nfops.io.publish import publishing, publishing_directory, refuse_existing
+from nfops.io.saving import SaveOptions
+
+__all__ = [
+    "PictureFrame",
+    "SaveOptions",
+    "describe_image",
+    "list_inputs",
+    "load_image",
+    "output_stem",
+    "parse_shard",
+    "plan_outputs",
+    "publishing",
+    "publishing_directory",
+    "refuse_existing",
+    "save_image",
+    "save_slabs",
+    "suffix_of",
+    "supported_suffixes",
+    "take_shard",
+]
+
+
+def load_image(path: Path, picture: PictureFrame | None = None) -> Image:
+    """Read an image: (C, I, J, K) values in the file's own axes, its grid in world mm, its header with warnings.
+
+    picture: what rows and columns mean, for formats that do not say it themselves.
+
+    Raises:
+        NotFoundError: no such file. InputError: damaged, or not an image nfops can use. MemoryLimitError: too large.
+    """
+    first_bytes(path)  # says what is wrong with the file before its name is looked at
+    return input_format(path).load(path, picture)
+
+
+def describe_image(path: Path, picture: PictureFrame | None = None) -> dict[str, Any]:
+    """What `nfops info --json` prints; reads headers only, and values where they take no time.
+
+    Keys: kind, path, shape (I, J, K), spacing_mm, affine, orientation (None if unknown), dtype, channels, series,
+    intensity_range (None if it was not read), warnings. Errors as for `load_image`.
+    """
+    first_bytes(path)
+    return input_format(path).describe(path, picture)
+
+
+def save_image(path: Path, image: Image, options: SaveOptions | None = None) -> tuple[str, ...]:
+    """Write an image whole or not at all, in the format of the suffix; returns warnings.
+
+    Raises:
+        UsageError: unknown suffix, or an image that the format cannot hold. ResultError: NaN, infinite or
+        out-of-range values. OutputError: the file exists (without `force`) or cannot be written.
+    """
+    return output_format(path).save(path, image, options or SaveOptions())
+
+
+def save_slabs(
+    path: Path,
+    grid: Grid,
+    header: Header,
+    slabs: Iterable[Array],
+    options: SaveOptions | None = None,
+    *,
+    channels: int = 1,
+) -> tuple[str, ...]:
+    """As `save_image`, from slabs (I, J, n) or (1, I, J, n) that follow each other along k, channel after channel.
+
+    A large volume is written as it is computed and never is in memory. Formats that cannot do this collect the slabs.
+    """
+    return output_format(path).save_slabs(path, grid, header, slabs, options or SaveOptions(), channels=channels)

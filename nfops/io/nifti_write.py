@@ -1,0 +1,107 @@
+"""Writing NIfTI in one pass over slabs, so that a volume need not be in memory: always a fresh header."""
+
+import gzip
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from nfops import __version__
+from nfops.arrays import Array
+from nfops.errors import ResultError
+from nfops.grid import Grid
+from nfops.image import Header
+from nfops.io.saving import StoredType, to_stored
+
+GZIP_LEVEL = 4
+LARGEST_NIFTI1_SIZE = 32767
+LARGEST_QFORM_ERROR_VOXELS = 0.05
+UNIT_CODES = {1000.0: 1, 1.0: 2, 0.001: 3}
+
+
+def write_nifti(
+    path: Path,
+    grid: Grid,
+    header: Header,
+    dtype: StoredType,
+    slabs: Iterable[Array],
+    *,
+    channels: int = 1,
+) -> None:
+    """Write slabs (1, I, J, n) or (I, J, n) that follow each other along k, one channel after the other.
+
+    header: what the input said; of it the units, the code of the affine, the time step, the slice axis, the intent
+    and the number of dimensions are kept. Slope and intercept are always 1 and 0.
+
+    Raises:
+        ResultError: NaN or infinite values, values out of the range of `dtype`, too few or too many slabs.
+    """
+    i, j, k = grid.shape
+    written = 0
+    with _opened(path) as file:
+        file.write(header_bytes(grid, header, dtype, channels))
+        for slab in slabs:
+            thickness = int(slab.shape[-1])
+            if slab.size != i * j * thickness:
+                raise ResultError(path.name, f"a slab of the shape {slab.shape}, expected {(i, j, thickness)}")
+            block = to_stored(slab.reshape(i, j, thickness), dtype, path.name)
+            file.write(block.tobytes(order="F"))
+            written += thickness
+    if written != k * channels:
+        raise ResultError(path.name, f"{written} slices were made, expected {k * channels}")
+
+
+def header_bytes(grid: Grid, header: Header, dtype: StoredType, channels: int) -> bytes:
+    """A NIfTI-1 header, NIfTI-2 where a size needs it, and the four bytes that say "no extensions"."""
+    from nibabel.nifti1 import Nifti1Header
+    from nibabel.nifti2 import Nifti2Header
+
+    shape = _stored_shape(grid, header, channels)
+    raw = (Nifti1Header if max(shape) <= LARGEST_NIFTI1_SIZE else Nifti2Header)(endianness="<")
+    raw.set_data_dtype(dtype)
+    raw.set_data_shape(shape)
+    _set_position(raw, grid, header)
+    raw["pixdim"][4] = header.time_step[0] if len(shape) == 4 else 0
+    raw["xyzt_units"] = UNIT_CODES.get(header.unit_mm, 2) | (header.time_step[1] if len(shape) == 4 else 0)
+    raw["dim_info"] = 0 if header.slice_axis is None else (header.slice_axis + 1) << 4
+    raw["intent_code"], raw["intent_name"] = header.intent[0], header.intent[1].encode("latin-1", "replace")[:15]
+    raw["descrip"] = f"nfops {__version__}".encode()
+    raw["scl_slope"], raw["scl_inter"] = 1, 0
+    raw["vox_offset"] = int(raw["sizeof_hdr"]) + 4
+    return bytes(raw.binaryblock) + bytes(4)
+
+
+def _stored_shape(grid: Grid, header: Header, channels: int) -> tuple[int, ...]:
+    if channels > 1 or header.ndim == 4:
+        return (*grid.shape, channels)
+    return grid.shape[:2] if header.ndim == 2 and grid.shape[2] == 1 else grid.shape
+
+
+def _set_position(raw: Any, grid: Grid, header: Header) -> None:
+    """Write sform and qform from the one affine with the input's code (B3), neither for a guessed position (B1).
+
+    The qform is left out where it cannot hold the position: a shear, or a rotation that float32 quaternions blur (B4).
+    """
+    affine = np.array(grid.affine)
+    affine[:3] /= header.unit_mm
+    if header.is_oriented:
+        raw.set_sform(affine, header.xform_code)
+        raw.set_qform(affine, header.xform_code, strip_shears=True)
+        kept = np.array(raw.get_qform())
+        kept[:3] *= header.unit_mm
+        if not Grid(grid.shape, kept).same_as(grid, LARGEST_QFORM_ERROR_VOXELS):
+            raw["qform_code"] = 0
+    raw["pixdim"][1:4] = grid.spacing_mm / header.unit_mm
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO | gzip.GzipFile]:
+    with path.open("wb") as file:
+        if path.name.lower().endswith(".gz"):
+            # no name and no time in the stream: the same values give the same bytes
+            with gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0) as packed:
+                yield packed
+        else:
+            yield file

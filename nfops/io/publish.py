@@ -1,0 +1,214 @@
+"""Whole or nothing: an output is written under a temporary name beside its target and appears only when complete."""
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nfops.errors import OutputError
+
+REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file is larger than the file system or the shell allows",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "the file system is read-only",
+    errno.EIO: "the disk or the network file system failed while writing",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+LONGEST_NAME = 230
+
+
+def refuse_existing(outputs: Iterable[Path], inputs: Iterable[Path] = (), force: bool = False) -> None:
+    """Raise OutputError, before anything is computed, for an output that could not be published later.
+
+    That is an output that is one of the inputs (even with `force`), that exists (without `force`), or whose
+    directory is missing or cannot be written to; the last is found out by writing there.
+    """
+    outputs, inputs = list(outputs), list(inputs)
+    real_inputs = {os.path.realpath(path) for path in inputs}
+    file_inputs = {identity for path in inputs if (identity := _identity(path))}
+    for output in outputs:
+        if os.path.realpath(output) in real_inputs or _identity(output) in file_inputs:
+            raise OutputError(output, "is also an input; nfops never writes over its input", "choose another name")
+        _refuse_target(output, force)
+    for directory in dict.fromkeys(output.parent for output in outputs):
+        with _explaining(directory):
+            _claim(directory / "probe").unlink()
+
+
+@contextmanager
+def publishing(target: Path, force: bool = False, verify: Callable[[Path], None] | None = None) -> Iterator[Path]:
+    """Yield a temporary path beside `target`, same suffix; at the end of the block it becomes `target`.
+
+    verify: looks at the complete temporary file and raises if it is not what it should be. Whatever goes wrong, the
+    temporary file is removed and `target` stays as it was.
+
+    Raises:
+        OutputError: the target exists (without `force`), or the disk refused.
+    """
+    _refuse_target(target, force)
+    with _explaining(target):
+        temporary = _claim(target)
+        try:
+            yield temporary
+            _sync(temporary)
+            if verify:
+                verify(temporary)
+            _publish(temporary, target, force)
+            _sync(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def publishing_directory(target: Path, force: bool = False, marker: str = "manifest.json") -> Iterator[Path]:
+    """Yield a temporary directory beside `target`; at the end of the block it becomes `target`.
+
+    With `force` an existing directory is replaced, but only an empty one or one that holds a file named `marker`:
+    a mistyped name must not delete a folder of something else.
+    """
+    refuse_directory(target, force, marker)
+    with _explaining(target):
+        temporary = target.parent / _temporary_name(target)
+        temporary.mkdir()
+        try:
+            yield temporary
+            for path in (*temporary.rglob("*"), temporary):
+                _sync(path)
+            _swap_directory(temporary, target, force)
+            _sync(target.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _refuse_target(target: Path, force: bool) -> None:
+    directory = target.parent
+    if not directory.exists():
+        raise OutputError(directory, "no such directory", "create it first")
+    if not directory.is_dir():
+        raise OutputError(directory, "is a file, expected a directory")
+    exists = True
+    with _explaining(target):
+        try:
+            target.lstat()
+        except FileNotFoundError:
+            exists = False
+    if target.is_dir():
+        raise OutputError(target, "is a directory, expected the name of a file")
+    if exists and not force:
+        raise OutputError(target, "exists already", "use --force to replace it")
+
+
+def refuse_directory(target: Path, force: bool, marker: str = "manifest.json") -> None:
+    """Raise OutputError for a directory that `publishing_directory` could not publish."""
+    if not target.parent.is_dir():
+        raise OutputError(target.parent, "no such directory", "create it first")
+    if not os.path.lexists(target):
+        return
+    if not force:
+        raise OutputError(target, "exists already", "use --force to replace it")
+    if target.is_symlink() or not target.is_dir():
+        raise OutputError(target, "is not a directory", "remove it first")
+    if any(target.iterdir()) and not (target / marker).is_file():
+        raise OutputError(target, f"is a directory without {marker} and is not replaced", "choose another name")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _temporary_name(target: Path) -> str:
+    """The suffix stays, formats are chosen by it; the dot hides the file from `*.nii.gz`."""
+    name = target.name
+    while len(os.fsencode(name)) > LONGEST_NAME:
+        name = name[1:]
+    return f".nfops-{secrets.token_hex(4)}.{name}"
+
+
+def _claim(target: Path) -> Path:
+    """Create a temporary file that is ours alone, with the permissions of any new file."""
+    temporary = target.parent / _temporary_name(target)
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    return temporary
+
+
+def _sync(path: Path) -> None:
+    """Bring a file or the names in a directory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot sync directories
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _publish(temporary: Path, target: Path, force: bool) -> None:
+    """Give the complete file its name; without `force` exactly one of several writers wins."""
+    if force:
+        temporary.replace(target)
+        return
+    try:
+        os.link(temporary, target)
+    except FileExistsError as error:
+        raise _overtaken(target) from error
+    except OSError as error:
+        if error.errno not in NO_HARD_LINKS:
+            raise
+        _rename_onto_claim(temporary, target)
+
+
+def _overtaken(target: Path) -> OutputError:
+    return OutputError(target, "was written by another process meanwhile", "use --force to replace it")
+
+
+def _rename_onto_claim(temporary: Path, target: Path) -> None:
+    try:
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except FileExistsError as error:
+        raise _overtaken(target) from error
+    try:
+        temporary.replace(target)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def _swap_directory(temporary: Path, target: Path, force: bool) -> None:
+    if not (force and target.is_dir()):
+        try:
+            target.mkdir()  # a claim; the rename below replaces the empty directory in one go
+        except FileExistsError as error:
+            raise _overtaken(target) from error
+        temporary.rename(target)
+        return
+    old = target.parent / _temporary_name(target)
+    target.rename(old)
+    try:
+        temporary.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _explaining(target: Path) -> Iterator[None]:
+    """What the operating system refused, in one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REASONS:
+            raise
+        raise OutputError(target, f"cannot be written: {REASONS[error.errno]}") from error

@@ -1,0 +1,61 @@
+"""How values are stored: `SaveOptions`, and the one place where floats become integers."""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from nfops.arrays import Array
+from nfops.errors import ResultError, UsageError
+from nfops.image import Header
+
+StoredType: TypeAlias = "np.dtype[Any]"
+
+DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class SaveOptions:
+    """dtype: "auto" (float32; a picture: 8 bit), "same" as the input's file, or one of DTYPES.
+
+    force: replace an existing output. mask_255: a picture of a single label is written as 0 and 255.
+    """
+
+    dtype: str = "auto"
+    force: bool = False
+    mask_255: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("auto", "same", *DTYPES):
+            raise UsageError("dtype", f"expected auto, same or one of {', '.join(DTYPES)}, got {self.dtype!r}")
+
+
+def stored_dtype(options: SaveOptions, header: Header) -> StoredType:
+    """The dtype to store: what the options name, the file's own for "same", float32 for "auto"."""
+    name = {"auto": "float32", "same": header.file_dtype}.get(options.dtype, options.dtype)
+    return np.dtype(name)
+
+
+def to_stored(values: Array, dtype: StoredType, where: object) -> Array:
+    """The same values as `dtype`: rounded to integers where it is one.
+
+    Raises:
+        ResultError: NaN or infinite values, or values that `dtype` cannot hold.
+    """
+    bad = values.size - int(np.isfinite(values).sum())
+    if bad:
+        raise ResultError(where, f"{bad} of {values.size} values are NaN or infinite; nothing was written")
+    if dtype.kind == "f":
+        limit = float(np.finfo(dtype).max)
+        _check_range(values, -limit, limit, dtype, where)
+        return values.astype(dtype, copy=False)
+    rounded = np.rint(values)
+    _check_range(rounded, float(np.iinfo(dtype).min), float(np.iinfo(dtype).max), dtype, where)
+    return rounded.astype(dtype)
+
+
+def _check_range(values: Array, lowest: float, highest: float, dtype: StoredType, where: object) -> None:
+    low, high = float(values.min()), float(values.max())
+    if low < lowest or high > highest:
+        what = f"values from {low:g} to {high:g} do not fit {dtype} ({lowest:g} to {highest:g})"
+        raise ResultError(where, what, "choose --dtype float32")

@@ -1,0 +1,128 @@
+"""The provenance of an output: `NAME.json` beside it, after BIDS; no paths, nothing about the patient."""
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from nfops import __version__
+from nfops.grid import Grid
+from nfops.io.formats import output_stem
+from nfops.io.publish import publishing
+
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file by name and content, and where its voxels are. `units` are those of its values, "" if not known."""
+
+    name: str
+    sha256: str
+    grid: Grid
+    units: str = ""
+
+    @classmethod
+    def of(cls, path: Path, grid: Grid, units: str = "") -> "FileRecord":
+        """Digest a file; only its name is kept, not its folder."""
+        return cls(path.name, sha256_of(path), grid, units)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How an output came about.
+
+    command: argv; paths in it are replaced when it is written. inputs: the paths in it that are inputs. sources,
+    output: what was read and written. recipe: name and digest, or the recipe itself. bundle_sha256, device
+    ("cuda:0"), precision ("float32", TF32 or not), seed, warnings as shown to the user. started, ended: with a zone.
+    """
+
+    command: tuple[str, ...]
+    inputs: tuple[str, ...]
+    sources: tuple[FileRecord, ...]
+    output: FileRecord
+    started: datetime
+    ended: datetime
+    recipe: Mapping[str, Any] | None = None
+    bundle_sha256: str | None = None
+    device: str = "cpu"
+    precision: str = "float32"
+    seed: int | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def sidecar_path(output: Path) -> Path:
+    """The sidecar of "t2.nii.gz" is "t2.json" in the same directory."""
+    return output.with_name(f"{output_stem(output)}.json")
+
+
+def write_sidecar(output: Path, record: Provenance, force: bool = False) -> Path:
+    """Write the sidecar of an output, whole or not at all; OutputError if it exists and `force` is not set."""
+    path = sidecar_path(output)
+    text = json.dumps(document(record, output), indent=2, ensure_ascii=False, allow_nan=False)
+    with publishing(path, force) as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
+    return path
+
+
+def document(record: Provenance, output: Path) -> dict[str, Any]:
+    """The sidecar as a mapping with BIDS-like keys."""
+    command = anonymous_command(record.command, record.inputs, str(output))
+    return {
+        "GeneratedBy": [{"Name": "nfops", "Version": __version__, "Command": command}],
+        "Sources": [_file_entry(source) for source in record.sources],
+        "Output": {**_file_entry(record.output), **_position_entry(record.output)},
+        "Recipe": None if record.recipe is None else dict(record.recipe),
+        "Bundle": record.bundle_sha256,
+        "Device": record.device,
+        "Precision": record.precision,
+        "Seed": record.seed,
+        "Warnings": list(record.warnings),
+        "Start": record.started.isoformat(timespec="seconds"),
+        "End": record.ended.isoformat(timespec="seconds"),
+        "Versions": {"nfops": __version__, **{name: _version(name) for name in ("numpy", "nibabel")}},
+    }
+
+
+def anonymous_command(argv: Sequence[str], inputs: Sequence[str], output: str) -> list[str]:
+    """The words of a command without paths: INPUT[i] and OUTPUT for the files, base names for all others."""
+    names = {output: "OUTPUT", **{name: f"INPUT[{i}]" for i, name in enumerate(inputs)}}
+    command = []
+    for word in argv:
+        option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+        command.append(f"{option}{equals}{names.get(value, Path(value).name if '/' in value else value)}")
+    return command
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _file_entry(record: FileRecord) -> dict[str, Any]:
+    grid = record.grid
+    return {"name": record.name, "sha256": record.sha256, "shape": list(grid.shape), "affine": grid.affine.tolist()}
+
+
+def _position_entry(record: FileRecord) -> dict[str, Any]:
+    grid = record.grid
+    return {
+        "spacing_mm": [float(s) for s in grid.spacing_mm],
+        "orientation": grid.orientation,
+        "units": record.units,
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

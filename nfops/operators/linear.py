@@ -1,0 +1,92 @@
+"""Ridge regression on standardised latents; its strength is chosen by leaving out one patient at a time."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nfops.arrays import Array
+from nfops.latents import LatentLoss, LatentTable
+from nfops.progress import OnStep, Step, silent
+
+MAX_FOLDS = 12
+"""With more patients than this they are left out in this many groups."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """strengths: candidates for the ridge, in units of the variance of a standardised latent."""
+
+    strengths: tuple[float, ...] = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0)
+
+    def __post_init__(self) -> None:
+        if not self.strengths or min(self.strengths) < 0:
+            raise ValueError(f"strengths must be a list of numbers from 0 up, got {list(self.strengths)}")
+
+
+class Operator(nn.Module):
+    """target = weight @ source + bias (the standardisation is folded in): (B, P_in) -> (B, P_out)."""
+
+    acts_on = "latent"
+    form = "affine"
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, config: Config, source_size: int, target_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.figures: dict[str, float] = {}
+        self.register_buffer("weight", torch.zeros(target_size, source_size))
+        self.register_buffer("bias", torch.zeros(target_size))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """(B, P_in) -> (B, P_out)."""
+        return latents @ self.weight.to(latents.dtype).T + self.bias.to(latents.dtype)
+
+    def fit(self, source: LatentTable, target: LatentTable, loss: LatentLoss, on_step: OnStep = silent) -> None:
+        """Fit to two tables of the same rows; the strength with the least error on left-out patients wins.
+
+        Least squares has a closed form, so `loss` is not asked.
+        """
+        del loss
+        on_step(Step("ridge", 0, 1))
+        x, y = source.vectors.astype(np.float64), target.vectors.astype(np.float64)
+        mean, deviation = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-12)
+        standard, centre = (x - mean) / deviation, y.mean(axis=0)
+        folds = patient_folds(source.patients)
+        errors = _left_out_errors(standard, y - centre, folds, source.copies == 0, self.config.strengths)
+        best = int(errors.argmin())
+        gram, cross = standard.T @ standard / len(x), standard.T @ (y - centre) / len(x)
+        weight = _ridge(gram, cross, self.config.strengths[best]).T / deviation
+        self.weight.copy_(torch.from_numpy(weight))
+        self.bias.copy_(torch.from_numpy(centre - weight @ mean))
+        on_step(Step("ridge", 1, 1))
+        self.figures = {"strength": self.config.strengths[best], "left_out_latent_mse": float(errors[best])}
+
+
+def patient_folds(patients: tuple[str, ...]) -> Array:
+    """(N,) fold of each row: one per patient; MAX_FOLDS groups of many; two halves of a single one."""
+    names, number = np.unique(patients, return_inverse=True)
+    if len(names) == 1:
+        return np.arange(len(patients)) % 2
+    return np.asarray(number % MAX_FOLDS)
+
+
+def _left_out_errors(x: Array, y: Array, folds: Array, originals: Array, strengths: tuple[float, ...]) -> Array:
+    """Mean squared error on the left-out patients' own scans (not their augmented copies), per strength."""
+    errors = np.zeros(len(strengths))
+    gram, cross = x.T @ x, x.T @ y
+    for fold in np.unique(folds):
+        out = folds == fold
+        kept = max(int((~out).sum()), 1)
+        rest_gram, rest_cross = (gram - x[out].T @ x[out]) / kept, (cross - x[out].T @ y[out]) / kept
+        probe = out & originals
+        for index, strength in enumerate(strengths):
+            errors[index] += ((x[probe] @ _ridge(rest_gram, rest_cross, strength) - y[probe]) ** 2).sum()
+    return np.asarray(errors / max(int(originals.sum()), 1) / y.shape[1])
+
+
+def _ridge(gram: Array, cross: Array, strength: float) -> Array:
+    """(P_in, P_out): the minimiser of |x w - y|^2 / N + strength |w|^2."""
+    return np.linalg.solve(gram + (strength + 1e-9) * np.eye(len(gram)), cross)

@@ -1,0 +1,132 @@
+"""Rendering: what a `Latent` looks like on any grid, computed as it is written."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from nfops.arrays import Array
+from nfops.bundle import Side
+from nfops.engines import Engine
+from nfops.grid import Grid
+from nfops.image import Header, Image
+from nfops.intensity import IntensityMap, from_channels
+from nfops.latents import Latent
+from nfops.resampling import resample
+from nfops.sampling import lattice_of
+
+SLAB_VALUES = 1 << 22
+"""About how many values of the output are in memory at once while it is written."""
+
+Units = Literal["output-range", "scan", "probability"]
+"""Of a rendered field: the recipe's output range (labels as they are), the encoded scan's own units, or, for labels,
+the probability of each."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rendering:
+    """An output that is computed as it is written. slabs(): blocks (C, I, J, k) along the last axis, in order."""
+
+    grid: Grid
+    header: Header
+    channels: int
+    slabs: Callable[[], Iterator[Array]]
+
+    def image(self) -> Image:
+        """All of it in memory."""
+        return Image(np.concatenate(list(self.slabs()), axis=3), self.grid, self.header)
+
+
+def render(engine: Engine, side: Side, latent: Latent, grid: Grid, units: Units = "output-range") -> Rendering:
+    """A latent on any grid. Outside the field's domain it is 0 (the low end of the units), or the first label.
+
+    Where the slices of a 2-D recipe do not fit the grid, they are drawn in their own planes and resampled.
+    """
+    spec = side.spec
+    is_label = spec.is_label and units != "probability"
+    header = Header(intent=(1002, "labels") if is_label else (0, ""))
+    channels = 1 if is_label else spec.channels
+    painter = _Painter(engine, side, latent, units)
+    if spec.dims == 2 and _slices_on(grid, spec.axes, latent) is None:
+        drawn = render(engine, side, latent, _own_planes(latent, grid), units).image()
+        resampled = resample(drawn, grid, "nearest" if is_label else "linear")
+        return Rendering(grid, header, channels, lambda: iter([resampled.values]))
+
+    def slabs() -> Iterator[Array]:
+        depth = max(1, SLAB_VALUES // (grid.shape[0] * grid.shape[1] * spec.channels))
+        for start in range(0, grid.shape[2], depth):
+            yield painter.paint(grid.slab(start, min(start + depth, grid.shape[2])))
+
+    return Rendering(grid, header, channels, slabs)
+
+
+@dataclass(frozen=True, eq=False)
+class _Painter:
+    """Draws one latent, slab by slab."""
+
+    engine: Engine
+    side: Side
+    latent: Latent
+    units: Units
+
+    def paint(self, grid: Grid) -> Array:
+        """(C, I, J, K) in the wanted units."""
+        spec = self.side.spec
+        how = grid.reorientation(spec.axes)
+        aligned = grid.reoriented(how)
+        rows = _slices_on(grid, spec.axes, self.latent) if spec.dims == 2 else None
+        decoded = self._decode(aligned, rows)
+        return how.inverse.apply(self._in_units(decoded, rows))
+
+    def _decode(self, aligned: Grid, rows: list[int] | None) -> Array:
+        """Field values (C, ...) on a grid that is on the recipe's axes; rows: which slice each of its slices shows."""
+        spec, latent, name = self.side.spec, self.latent, self.side.name
+        out = np.zeros((spec.channels, *aligned.shape), np.float32)
+        if spec.head == "softmax":
+            out[0] = 1
+        half_extent = np.array(spec.half_extent)
+        if latent.frame.is_aligned(aligned):
+            lattice = lattice_of(aligned, latent.frame, spec.spacing)
+            part = lattice.inside(half_extent)
+            vectors = latent.vectors if rows is None else latent.vectors[rows]
+            decoded = self.engine.decode(name, vectors, lattice[part])
+            out[:, *part] = decoded[0] if rows is None else np.moveaxis(decoded, 0, -1)
+        else:
+            coords = latent.frame.coords(aligned.points_mm())
+            inside = (np.abs(coords) <= half_extent * (1 + 1e-6)).all(axis=-1)
+            out[:, inside] = self.engine.decode_points(name, latent.vectors, coords[inside])
+        return out
+
+    def _in_units(self, decoded: Array, rows: list[int] | None) -> Array:
+        """Decoded values -> labels, probabilities or intensities; slices last."""
+        spec, scales = self.side.spec, self.latent.scales
+        if spec.is_label:
+            return decoded if self.units == "probability" else from_channels(decoded, spec.head, spec.labels)
+        if self.units != "scan":
+            return IntensityMap(np.array(spec.range_low), np.array(spec.range_high)).inverse(decoded)
+        if rows is None:
+            return scales[0].inverse(decoded)
+        return np.stack([scales[row].inverse(decoded[..., k]) for k, row in enumerate(rows)], axis=-1)
+
+
+def _slices_on(grid: Grid, axes: tuple[str, str, str], latent: Latent) -> list[int] | None:
+    """Which of a 2-D recipe's latents each slice of a grid shows, or None where its slices are not the scan's."""
+    aligned = grid.reoriented(grid.reorientation(axes))
+    if not latent.frame.is_aligned(aligned):
+        return None
+    scan = latent.grid
+    normal = np.cross(scan.directions[:, 0], scan.directions[:, 1])
+    step = float(normal @ scan.affine[:3, 2])
+    first = float(normal @ (aligned.affine[:3, 3] - scan.affine[:3, 3])) / step
+    number = first + np.arange(aligned.shape[2]) * float(normal @ aligned.affine[:3, 2]) / step
+    rows = np.rint(number).astype(int)
+    fits = np.abs(number - rows).max() < 1e-3 and rows.min() >= 0 and rows.max() < scan.shape[2]
+    tilted = np.linalg.norm(aligned.directions[:, 2] - scan.directions[:, 2]) > 1e-6
+    return None if tilted or not fits else [int(row) for row in rows]
+
+
+def _own_planes(latent: Latent, grid: Grid) -> Grid:
+    """The scan's own slices, cut in plane as finely as the finest axis of a grid."""
+    spacing = float(min(grid.spacing_mm.min(), latent.grid.spacing_mm[:2].min()))
+    return latent.grid.with_spacing((spacing, spacing, float(latent.grid.spacing_mm[2])))

@@ -1,0 +1,178 @@
+"""The contract of components as functions, for the tests of whoever writes one.
+
+    from nfops.testing import check_operator
+    from my_package.my_operator import Config, Operator
+
+    def test_contract():
+        check_operator(Operator, Config(epochs=50))
+
+Each function makes small data, builds the component, fits it and raises AssertionError with what is wrong. Pass a
+config that is quick to fit (few functions, few epochs). `nfops` runs them over every component it ships.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nfops.latents import LatentTable
+from nfops.progress import Step
+from nfops.sampling import Domain, FieldSamples
+
+SEED = 7
+TOLERANCE = 1e-4
+"""Relative to the largest value: what a different order of float32 sums may change."""
+PATIENTS = 24
+ROWS_PER_PATIENT = 3
+
+
+def check_backbone(cls: type[Any], config: Any, domain: Domain | None = None, channels: int = 1) -> None:
+    """Check a `Backbone` class with one config on one domain (a 2-D one by default).
+
+    The contract: `Backbone(config, domain, channels)`; `latent` is P; forward takes coords (B, N, d) and latents
+    (B, P) to (B, N, C), item by item and point by point, with finite gradients; `fit(samples, on_step)`, if defined,
+    is a function of the samples and the seed; `prior()` gives mean (P,) and variance (P,), positive; all that a fit
+    learned is in the state dict; `form`, if defined, is a word.
+    """
+    domain = domain or Domain((1.0, 0.75), (12, 10))
+    _check_settings(cls, config)
+    backbone = _fitted_backbone(cls, config, domain, channels)
+    size = backbone.latent
+    assert isinstance(size, int) and size >= 0, f"{cls.__name__}.latent should be an int from 0 up, got {size!r}"
+    rng = np.random.default_rng(SEED)
+    coords = torch.from_numpy(rng.uniform(-1, 1, (3, 17, domain.dims)) * np.array(domain.half_extent)).float()
+    mean, variance = _checked_prior(backbone, size)
+    latents = torch.from_numpy(mean + np.sqrt(variance) * rng.normal(size=(3, size))).float()
+    values = _checked_output(backbone, (coords, latents), (3, 17, channels))
+    _check_items_are_alone(backbone, (coords, latents), values)
+    some = [2, 11, 5]
+    _check_same("a point's value depends on the other points", backbone(coords[:, some], latents), values[:, some])
+    _check_gradient(backbone, coords, latents)
+    again = _fitted_backbone(cls, config, domain, channels)
+    _check_same("the same seed gave another fit", again(coords, latents), values, tolerance=0)
+    _check_state(backbone, cls(config, domain, channels), (coords, latents), values)
+
+
+def check_operator(cls: type[Any], config: Any, source_size: int = 5, target_size: int = 3) -> None:
+    """Check an `Operator` class that acts on latents with one config.
+
+    The contract: `Operator(config, source_size, target_size)`; forward takes (B, P_in) to (B, P_out), item by item,
+    with finite gradients; `fit(source, target, loss, on_step)` is a function of the tables and torch's seed and, on a
+    linear toy problem, better than the mean; all that it learned is in the state dict; `form`, if defined, is a word.
+    """
+    _check_settings(cls, config)
+    assert getattr(cls, "acts_on", None) == "latent", f"{cls.__name__}.acts_on should be 'latent'"
+    source, target = _toy_tables(source_size, target_size)
+    operator = _fitted_operator(cls, config, source, target)
+    latents, truth = torch.from_numpy(source.vectors), target.vectors
+    values = _checked_output(operator, (latents,), truth.shape)
+    error, spread = float(((values.numpy() - truth) ** 2).mean()), float(truth.var(axis=0).mean())
+    assert error < spread, f"after fit the error on a linear toy problem is {error:.3g}, the mean's is {spread:.3g}"
+    _check_items_are_alone(operator, (latents[:3],), values[:3])
+    _check_gradient(operator, latents[:3])
+    again = _fitted_operator(cls, config, source, target)
+    _check_same("the same seed gave another fit", again(latents), values, tolerance=0)
+    _check_state(operator, cls(config, source_size, target_size), (latents,), values)
+
+
+def _check_settings(cls: type[Any], config: Any) -> None:
+    assert dataclasses.is_dataclass(config), f"Config should be a dataclass, got {type(config).__name__}"
+    assert config.__dataclass_params__.frozen, "Config should be frozen: @dataclass(frozen=True)"  # type: ignore[union-attr]
+    assert issubclass(cls, nn.Module), f"{cls.__name__} should be a torch.nn.Module"
+    form = getattr(cls, "form", "torch")
+    assert isinstance(form, str) and form, f"{cls.__name__}.form should be a word, got {form!r}"
+
+
+def _fitted_backbone(cls: type[Any], config: Any, domain: Domain, channels: int) -> Any:
+    torch.manual_seed(SEED)
+    backbone = cls(config, domain, channels)
+    if hasattr(backbone, "fit"):
+        samples = _smooth_samples(domain, channels, count=2 * backbone.latent + 8)
+        backbone.fit(samples, _check_step)
+    return backbone.eval()
+
+
+def _fitted_operator(cls: type[Any], config: Any, source: LatentTable, target: LatentTable) -> Any:
+    truth = torch.from_numpy(target.vectors)
+
+    def loss(prediction: Tensor, rows: Tensor) -> Tensor:
+        return ((prediction - truth[rows]) ** 2).mean()
+
+    torch.manual_seed(SEED)
+    operator = cls(config, source.vectors.shape[1], target.vectors.shape[1])
+    operator.fit(source, target, loss, _check_step)
+    return operator.eval()
+
+
+def _smooth_samples(domain: Domain, channels: int, count: int) -> FieldSamples:
+    """Sums of random waves on the nodes; a third of the scans do not cover the last rows."""
+    rng = np.random.default_rng(SEED)
+    coords = domain.lattice().points()[:, 0]
+    waves = rng.normal(size=(3 * count, domain.dims)) * 3
+    basis = np.cos(coords @ waves.T + rng.uniform(0, 2 * np.pi, len(waves)))
+    values = rng.normal(size=(count, channels, len(waves))) @ basis.T / np.sqrt(len(waves))
+    coverage = np.ones((count, *domain.nodes), np.float32)
+    coverage[::3, -2:] = 0
+    return FieldSamples(values.reshape(count, channels, *domain.nodes).astype(np.float32), coverage, domain, SEED)
+
+
+def _toy_tables(source_size: int, target_size: int) -> tuple[LatentTable, LatentTable]:
+    """Latents of PATIENTS patients, a scan and its augmented copies each; the target is linear in the source."""
+    rng = np.random.default_rng(SEED)
+    rows = PATIENTS * ROWS_PER_PATIENT
+    source = rng.normal(size=(rows, source_size)) * rng.uniform(0.5, 2, source_size)
+    target = source @ rng.normal(size=(source_size, target_size)) + 0.5 + 0.01 * rng.normal(size=(rows, target_size))
+    patients = tuple(f"p{row // ROWS_PER_PATIENT}" for row in range(rows))
+    rest = (patients, patients, ("train",) * rows, np.arange(rows) % ROWS_PER_PATIENT, np.zeros(rows), "toy")
+    return LatentTable(source.astype(np.float32), *rest), LatentTable(target.astype(np.float32), *rest)
+
+
+def _check_step(step: Any) -> None:
+    assert isinstance(step, Step), f"on_step should be given a nfops.progress.Step, got {step!r}"
+    assert 0 <= step.done <= step.total, f"on_step: {step.done} of {step.total} done"
+
+
+def _checked_prior(backbone: Any, size: int) -> tuple[Any, Any]:
+    mean, variance = backbone.prior()
+    for name, array in (("mean", mean), ("variance", variance)):
+        assert np.shape(array) == (size,), f"prior(): {name} should be ({size},), got {np.shape(array)}"
+        assert np.isfinite(array).all(), f"prior(): {name} is not finite"
+    assert (np.asarray(variance) > 0).all(), f"prior(): variances should be positive, got {float(np.min(variance)):g}"
+    return np.asarray(mean), np.asarray(variance)
+
+
+def _checked_output(module: Any, inputs: tuple[Tensor, ...], shape: tuple[int, ...]) -> Tensor:
+    values: Tensor = module(*inputs).detach()
+    assert tuple(values.shape) == shape, f"forward should give {shape}, got {tuple(values.shape)}"
+    assert values.dtype == torch.float32, f"forward should give float32 for float32, got {values.dtype}"
+    assert bool(torch.isfinite(values).all()), "forward gave values that are not finite"
+    return values
+
+
+def _check_items_are_alone(module: Any, inputs: tuple[Tensor, ...], values: Tensor) -> None:
+    alone = torch.cat([module(*(tensor[item : item + 1] for tensor in inputs)) for item in range(len(values))])
+    _check_same("an item's value depends on the rest of its batch", alone, values)
+
+
+def _check_gradient(module: Any, *inputs: Tensor) -> None:
+    latents = inputs[-1].clone().requires_grad_()
+    output = module(*inputs[:-1], latents)
+    if not latents.numel():
+        return
+    (gradient,) = torch.autograd.grad((output**2).sum(), latents)
+    assert bool(torch.isfinite(gradient).all()), "the gradient with respect to the latents is not finite"
+
+
+def _check_state(fitted: Any, empty: Any, inputs: tuple[Tensor, ...], values: Tensor) -> None:
+    empty.load_state_dict({name: tensor.clone() for name, tensor in fitted.state_dict().items()})
+    what = "a new instance with the same state dict gives other values: not all that fit learned is in it"
+    _check_same(what, empty.eval()(*inputs), values, tolerance=0)
+
+
+def _check_same(what: str, got: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> None:
+    got, expected = got.detach(), expected.detach()
+    assert got.shape == expected.shape, f"{what}: shapes {tuple(got.shape)} and {tuple(expected.shape)}"
+    furthest = float((got - expected).abs().max()) if got.numel() else 0.0
+    assert furthest <= tolerance * max(1.0, float(expected.abs().max())), f"{what}: they differ by {furthest:.3g}"

@@ -1,0 +1,1 @@
+"""The verbs as functions: no terminal. A workflow may not import another one."""

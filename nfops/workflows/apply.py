@@ -1,0 +1,67 @@
+"""Encode -> operator -> decode on one scan, at any output grid."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nfops.bundle import Bundle, load_bundle
+from nfops.codec_spec import CodecSpec
+from nfops.coding import encode_image
+from nfops.engines import Engine, open_engine
+from nfops.errors import BundleError
+from nfops.grid import Grid
+from nfops.image import Image
+from nfops.latents import Latent
+from nfops.rendering import Rendering, render
+from nfops.resampling import choose_grid
+
+
+@dataclass(frozen=True)
+class GridRequest:
+    """The output grid a user asked for, at most one of: shape (2 or 3 numbers, 0 keeps an axis), spacing, a grid.
+
+    spacing_mm of one number is isotropic: in the plane of a 2-D recipe, along all axes of a 3-D one.
+    """
+
+    shape: tuple[int, ...] | None = None
+    spacing_mm: tuple[float, ...] | None = None
+    like: Grid | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Translator:
+    """A bundle with the engine that runs it: load once, apply to many scans."""
+
+    bundle: Bundle
+    engine: Engine
+
+
+def open_translator(bundle_dir: Path, device: str = "auto") -> Translator:
+    """Load a trained bundle. Raises BundleError where there is none, saying how to train it."""
+    bundle = load_bundle(bundle_dir)
+    if not bundle.has_operator:
+        raise BundleError(
+            bundle_dir, "this bundle has no operator yet", "run `nfops encode` and `nfops train-operator`"
+        )
+    return Translator(bundle, open_engine(bundle, device))
+
+
+def apply(
+    translator: Translator, image: Image, request: GridRequest, *, soft: bool = False, where: object = "image"
+) -> tuple[Rendering, Latent]:
+    """The prediction for one scan, and the scan's latents. soft: probabilities in place of labels."""
+    source, target = translator.bundle.side("source"), translator.bundle.side("target")
+    grid = output_grid(image, source.spec, request)
+    encoded = encode_image(translator.engine, source, image, where)
+    predicted = replace(encoded, vectors=translator.engine.operate(encoded.vectors))
+    drawn = render(translator.engine, target, predicted, grid, "probability" if soft else "output-range")
+    kept = replace(image.header, is_scaled=False, is_colour=False, time_step=(0.0, 0), intent=drawn.header.intent)
+    return replace(drawn, header=kept), encoded
+
+
+def output_grid(image: Image, spec: CodecSpec, request: GridRequest) -> Grid:
+    """The grid that a request means for this scan, in the scan's own axes."""
+    slice_axis = image.grid.reorientation(spec.axes).order[2] if spec.dims == 2 else image.header.slice_axis
+    spacing = request.spacing_mm
+    if spacing is not None and len(spacing) == 1:
+        spacing = spacing * spec.dims
+    return choose_grid(image.grid, request.shape, spacing, request.like, slice_axis)

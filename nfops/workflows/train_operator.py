@@ -1,0 +1,117 @@
+"""Learn the map from source latents to target latents, and say what it reaches on the validation scans."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nfops.bundle import Bundle, load_bundle, save_bundle
+from nfops.codec import build_operator, state_arrays
+from nfops.cohort import Pair, load_pairs, read_cohort
+from nfops.engines import open_engine
+from nfops.errors import BundleError, InputError, OutputError
+from nfops.latents import LatentTable, latents_dir
+from nfops.progress import OnStep, Step, silent
+from nfops.recipe import Recipe
+from nfops.registry import load_component
+from nfops.schema import to_plain
+from nfops.scoring import Score, score_pair, summarise
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """operator: figures of its fit. validation: means over the scans of no training split, empty without any."""
+
+    bundle: Path
+    operator: dict[str, Any]
+    validation_scans: int = 0
+    validation: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def train_operator(
+    recipe: Recipe,
+    data: Path,
+    bundle_dir: Path,
+    *,
+    device: str = "auto",
+    force: bool = False,
+    on_step: OnStep = silent,
+) -> TrainReport:
+    """Fit the operator on the training rows of the tables that `encode` wrote, and add it to the bundle.
+
+    Raises BundleError if the tables are missing or come from other fields than the bundle's.
+    """
+    bundle, training = _training_tables(recipe, bundle_dir, force=force)
+    torch.manual_seed(recipe.seed)
+    operator = build_operator(recipe.operator, bundle.specs["source"].latent, bundle.specs["target"].latent)
+    operator.fit(training["source"], training["target"], _latent_loss(training["target"]), on_step)
+    figures = {
+        "form": getattr(operator, "form", "torch"),
+        "rows": len(training["source"]),
+        "figures": dict(getattr(operator, "figures", {})),
+    }
+    arrays = {**bundle.arrays, "operator": state_arrays(operator)}
+    trained = replace(bundle, recipe=to_plain(recipe), arrays=arrays, operator=figures)
+    originals = training["target"].where(training["target"].copies == 0)
+    save_bundle(trained, bundle_dir, force=True)
+    reloaded = load_bundle(bundle_dir)
+    engine, mean = open_engine(reloaded, device), originals.vectors.mean(axis=0)
+    scores = _validate(recipe, data, lambda pair: score_pair(engine, reloaded, pair, mean), on_step)
+    return TrainReport(bundle_dir, figures, len(scores), summarise(scores) if scores else {})
+
+
+def plan_train(recipe: Recipe, bundle_dir: Path, *, force: bool = False) -> dict[str, object]:
+    """What `train_operator` would do, once everything that can be checked has been."""
+    _, training = _training_tables(recipe, bundle_dir, force=force)
+    recipe.operator.configure(load_component("operator", recipe.operator.component).config)
+    return {
+        "operator": recipe.operator.component,
+        "pairs of latents": len(training["source"]),
+        "bundle": str(bundle_dir),
+    }
+
+
+def _training_tables(recipe: Recipe, bundle_dir: Path, *, force: bool) -> tuple[Bundle, dict[str, LatentTable]]:
+    """The bundle, and the rows of its latent tables that the recipe trains on."""
+    bundle, directory = load_bundle(bundle_dir), latents_dir(bundle_dir)
+    if bundle.has_operator and not force:
+        raise OutputError(bundle_dir, "this bundle has an operator already", "use --force to replace it")
+    tables = {side: _load_table(bundle, directory, side) for side in ("source", "target")}
+    training = {side: table.where(np.isin(table.splits, recipe.data.train)) for side, table in tables.items()}
+    if not len(training["source"]):
+        raise InputError(directory, f"no rows of split {' or '.join(recipe.data.train)}")
+    return bundle, training
+
+
+def _validate(recipe: Recipe, data: Path, score: Callable[[Pair], Score], on_step: OnStep) -> list[Score]:
+    """Scores of every scan that is in no training split."""
+    cohort = read_cohort(recipe, data)
+    others = tuple({row.split for row in cohort.rows} - set(recipe.data.train))
+    cohort = cohort.with_splits(others)
+    total = len(cohort.rows)
+    return [score(pair) for pair in load_pairs(recipe, cohort, lambda done: on_step(Step("validation", done, total)))]
+
+
+def _load_table(bundle: Bundle, directory: Path, side: str) -> LatentTable:
+    path = directory / f"{side}.safetensors"
+    table = LatentTable.load(path)
+    if table.codec != bundle.codec_digest(side):
+        raise BundleError(
+            path, "these latents were made by other fields than the bundle's", "run `nfops encode --force`"
+        )
+    return table
+
+
+def _latent_loss(target: LatentTable) -> Any:
+    """Mean squared error of latents, in units of the training latents' own variance."""
+    truth = torch.from_numpy(target.vectors)
+    scale = 1 / truth.var(dim=0).mean().clamp_min(1e-12)
+
+    def loss(prediction: Tensor, rows: Tensor) -> Tensor:
+        return ((prediction - truth.to(prediction.device)[rows]) ** 2).mean() * scale.to(prediction.device)
+
+    return loss
