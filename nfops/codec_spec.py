@@ -1,13 +1,14 @@
 """`CodecSpec`: all about one side of an operator except its weights, as a bundle's manifest holds it."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from nfops.arrays import Array
-from nfops.grid import Grid
-from nfops.heads import Head
+from nfops.grid import WORLD_DIRECTIONS, Grid
+from nfops.heads import HEADS, Head
 from nfops.intensity import IntensitySettings
 from nfops.sampling import Domain
 
@@ -49,6 +50,18 @@ class CodecSpec:
     encode: EncodeSettings
     nan: str = "error"
     constant: str = "error"
+
+    def __post_init__(self) -> None:
+        """Raises TypeError or ValueError for what no recipe leads to: a manifest may have been edited."""
+        lengths = *self.half_extent, *self.spacing, *(() if self.radius_mm is None else (self.radius_mm,))
+        if not len(self.half_extent) == len(self.spacing) == self.dims <= len(self.axes) == 3:
+            raise ValueError(f"{self.dims} dimensions, half_extent {self.half_extent}, spacing {self.spacing}")
+        if not all(0 < length < math.inf for length in lengths):
+            raise ValueError(f"lengths must be above 0, got {lengths}")
+        if not set(self.axes) <= set(WORLD_DIRECTIONS) or self.head not in HEADS:
+            raise ValueError(f"axes {self.axes}, head {self.head!r}")
+        if self.channels < 1 or self.latent < 0 or len(self.range_low) != len(self.range_high):
+            raise ValueError(f"channels {self.channels}, latent {self.latent}, range {self.range_low}")
 
     @property
     def is_label(self) -> bool:

@@ -10,13 +10,15 @@ import numpy as np
 
 from nfops.arrays import Array
 
+HEADS = ("identity", "sigmoid", "softmax")
+
 SMOOTHING = 0.05
 """Labels are pulled this far from 0 and 1 before the link, so that logits stay finite."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """name: "identity", "sigmoid" or "softmax". Arrays are (..., C) with channels last."""
+    """name: one of HEADS. Arrays are (..., C) with channels last."""
 
     name: str
 
@@ -40,7 +42,8 @@ class Head:
             p = SMOOTHING + (1 - 2 * SMOOTHING) * values
             return np.asarray(np.log(p / (1 - p)))
         if self.name == "softmax":
-            log = np.log(SMOOTHING + (1 - SMOOTHING * values.shape[-1]) * values)
+            smoothing = min(SMOOTHING, 0.5 / values.shape[-1])  # many labels: each keeps less, their sum stays below 1
+            log = np.log(smoothing + (1 - smoothing * values.shape[-1]) * values)
             return np.asarray(log - log.mean(axis=-1, keepdims=True))
         return values
 

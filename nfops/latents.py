@@ -74,11 +74,11 @@ class LatentTable:
 
     def save(self, path: Path) -> None:
         """Write one safetensors file; names travel as JSON in its header."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         names = {"ids": self.ids, "patients": self.patients, "splits": self.splits, "codec": self.codec}
         arrays = {"vectors": self.vectors.astype(np.float32), "copies": self.copies, "residual": self.residual}
-        save_file(arrays, str(path), metadata={"nfops": json.dumps(names)})
+        path.write_bytes(save(arrays, metadata={"nfops": json.dumps(names)}))
 
     @classmethod
     def load(cls, path: Path) -> "LatentTable":

@@ -76,7 +76,7 @@ class Data:
     central_slices: int | None = setting(
         default=None, metadata=about("2-D: only so many slices, in the middle of a volume.", low=1)
     )
-    picture: Picture | None = setting(default=None, metadata=about("For pictures without a position (PNG, JPEG)."))
+    picture: Picture | None = setting(default=None, metadata=about("For pictures without a position (PNG, TIFF)."))
 
     def __post_init__(self) -> None:
         if not self.train:

@@ -104,7 +104,8 @@ class _Painter:
         if spec.is_label:
             return decoded if self.units == "probability" else from_channels(decoded, spec.head, spec.labels)
         if self.units != "scan":
-            return IntensityMap(np.array(spec.range_low), np.array(spec.range_high)).inverse(decoded)
+            low, high = np.array(spec.range_low), np.array(spec.range_high)
+            return IntensityMap(low, high, is_clipped=spec.intensity.map != "none").inverse(decoded)
         if rows is None:
             return scales[0].inverse(decoded)
         return np.stack([scales[row].inverse(decoded[..., k]) for k, row in enumerate(rows)], axis=-1)

@@ -62,7 +62,7 @@ def gauss_newton(problem: Problem, prior: Prior, count: int, steps: int) -> tupl
     A linear field is solved by the first step, exactly. Others go on to `steps` in all; a step that does not lower
     the objective is damped (Levenberg-Marquardt), and an image whose damping has no end has converged.
     """
-    mean = np.broadcast_to(np.asarray(prior.mean, dtype=np.float64), (count, len(prior.mean)))
+    mean = np.tile(np.asarray(prior.mean, dtype=np.float64), (count, 1))
     model = problem.start(mean)
     latents = mean - _solve(model, prior, mean, np.zeros(count))
     if problem.is_linear:

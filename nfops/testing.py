@@ -22,7 +22,7 @@ from nfops.progress import Step
 from nfops.sampling import Domain, FieldSamples
 
 SEED = 7
-TOLERANCE = 1e-4
+TOLERANCE = 1e-5
 """Relative to the largest value: what a different order of float32 sums may change."""
 PATIENTS = 24
 ROWS_PER_PATIENT = 3
@@ -51,7 +51,7 @@ def check_backbone(cls: type[Any], config: Any, domain: Domain | None = None, ch
     _check_same("a point's value depends on the other points", backbone(coords[:, some], latents), values[:, some])
     _check_gradient(backbone, coords, latents)
     again = _fitted_backbone(cls, config, domain, channels)
-    _check_same("the same seed gave another fit", again(coords, latents), values, tolerance=0)
+    _check_same("the same seed gave another fit", again(coords, latents), values)
     _check_state(backbone, cls(config, domain, channels), (coords, latents), values)
 
 
@@ -73,7 +73,7 @@ def check_operator(cls: type[Any], config: Any, source_size: int = 5, target_siz
     _check_items_are_alone(operator, (latents[:3],), values[:3])
     _check_gradient(operator, latents[:3])
     again = _fitted_operator(cls, config, source, target)
-    _check_same("the same seed gave another fit", again(latents), values, tolerance=0)
+    _check_same("the same seed gave another fit", again(latents), values)
     _check_state(operator, cls(config, source_size, target_size), (latents,), values)
 
 

@@ -6,12 +6,13 @@ Linear in the latent, so encoding is one exact step, and the eigenvalues are its
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nfops.annotations import about
 from nfops.arrays import Array
 from nfops.errors import InputError
 from nfops.progress import OnStep, Step, silent
@@ -26,12 +27,10 @@ IMPUTATION_ROUNDS = 3
 class Config:
     """latent: P, the number of basis functions. grid: nodes per axis, if not the recipe's own grid."""
 
-    latent: int = 64
-    grid: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.latent < 1:
-            raise ValueError(f"latent must be at least 1, got {self.latent}")
+    latent: int = field(default=64, metadata=about("Number of basis functions, the size of a latent.", low=1))
+    grid: tuple[int, ...] | None = field(
+        default=None, metadata=about("Nodes per axis, where not those of geometry.grid.", low=2)
+    )
 
 
 class Backbone(nn.Module):

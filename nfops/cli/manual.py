@@ -133,6 +133,13 @@ def _verb_page(name: str) -> str:
 # --- formats -----------------------------------------------------------------------------------------------------
 
 
+def built_in() -> list[tuple[str, str]]:
+    """(kind, name) of the components that nfops brings itself."""
+    from nfops.registry import KINDS, list_components
+
+    return [(kind, part.name) for kind in KINDS for part in list_components(kind) if part.distribution == "nfops"]
+
+
 def recipe_page() -> str:
     """nfops-recipe(5): every key of a recipe, from its dataclasses."""
     from nfops.recipe import Recipe
@@ -150,8 +157,20 @@ def recipe_page() -> str:
         "the recipe of an operator",
         section("DESCRIPTION", paragraphs(intro)),
         section("KEYS", definitions(keys)),
+        *(_component_section(kind, name) for kind, name in built_in()),
         section("SEE ALSO", [roff("nfops(1), nfops-recipes(1), nfops-bundle(5)")]),
     )
+
+
+def _component_section(kind: str, name: str) -> list[str]:
+    """The keys of one built-in component; those of plugins are in their own manuals."""
+    from nfops.registry import load_component
+    from nfops.schema import describe
+
+    part = load_component(kind, name)
+    keys = [(f"{key.path} ({key.type})", _explained(key.doc, key.default)) for key in describe(part.config)]
+    about = (part.cls.__doc__ or "").strip().partition("\n")[0]
+    return section(f"{kind} {name}".upper(), [*paragraphs(about), *definitions(keys)])
 
 
 def _explained(doc: str, default: str) -> str:

@@ -218,7 +218,7 @@ batch_option = click.option(
     metavar="LIST",
     help="Take the inputs from this file, one a line; '-' is standard input.",
 )
-pixel_mm_option = click.option("--pixel-mm", type=PIXEL, help="Size of a pixel of a picture (PNG, JPEG).")
+pixel_mm_option = click.option("--pixel-mm", type=PIXEL, help="Size of a pixel of a picture (PNG, TIFF).")
 dtype_option = click.option(
     "--dtype", type=click.Choice(DTYPES), default="auto", show_default=True, help="Number type of the output file."
 )

@@ -1,5 +1,6 @@
 """Engines compute; NumPy goes in and comes out. `open_engine` chooses one for a bundle and a device."""
 
+import re
 from typing import Protocol
 
 from nfops.arrays import Array
@@ -32,7 +33,7 @@ def open_engine(bundle: Bundle, device: str = "auto") -> Engine:
 
     device: "auto", "cpu" or "cuda[:N]"; an explicit device is honoured or refused (DeviceError), never replaced.
     """
-    if device not in {"auto", "cpu"} and not device.startswith("cuda"):
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise DeviceError("--device", f"expected auto, cpu or cuda[:N], got {device!r}")
     if not device.startswith("cuda") and bundle.is_linear:
         from nfops.engines.numpy_engine import NumpyEngine

@@ -10,6 +10,7 @@ from nfops import splines
 from nfops.arrays import Array
 from nfops.bundle import Bundle
 from nfops.codec_spec import CodecSpec
+from nfops.errors import BundleError
 from nfops.heads import Head
 from nfops.sampling import Lattice
 from nfops.solvers import Linearisation
@@ -135,6 +136,8 @@ class NumpyEngine:
 
     def operate(self, latents: Array) -> Array:
         """See `Engine.operate`."""
+        if not self._operator:
+            raise BundleError("bundle", "it has no operator yet", "run `nfops train-operator`")
         return np.asarray(latents @ self._operator["weight"].T + self._operator["bias"], dtype=np.float32)
 
     def decode(self, side: str, latents: Array, lattice: Lattice) -> Array:

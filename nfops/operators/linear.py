@@ -1,11 +1,12 @@
 """Ridge regression on standardised latents; its strength is chosen by leaving out one patient at a time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nfops.annotations import about
 from nfops.arrays import Array
 from nfops.latents import LatentLoss, LatentTable
 from nfops.progress import OnStep, Step, silent
@@ -18,11 +19,14 @@ MAX_FOLDS = 12
 class Config:
     """strengths: candidates for the ridge, in units of the variance of a standardised latent."""
 
-    strengths: tuple[float, ...] = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0)
+    strengths: tuple[float, ...] = field(
+        default=(1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0),
+        metadata=about("Candidates for the ridge, in variances of a standardised latent.", low=0),
+    )
 
     def __post_init__(self) -> None:
-        if not self.strengths or min(self.strengths) < 0:
-            raise ValueError(f"strengths must be a list of numbers from 0 up, got {list(self.strengths)}")
+        if not self.strengths:
+            raise ValueError("strengths: expected at least one number")
 
 
 class Operator(nn.Module):
@@ -74,16 +78,22 @@ def patient_folds(patients: tuple[str, ...]) -> Array:
 
 
 def _left_out_errors(x: Array, y: Array, folds: Array, originals: Array, strengths: tuple[float, ...]) -> Array:
-    """Mean squared error on the left-out patients' own scans (not their augmented copies), per strength."""
+    """Mean squared error on the left-out patients' own scans (not their augmented copies), per strength.
+
+    Means are those of the others too: a common mean would tell what was left out (rows sum to zero about it).
+    """
     errors = np.zeros(len(strengths))
     gram, cross = x.T @ x, x.T @ y
     for fold in np.unique(folds):
         out = folds == fold
         kept = max(int((~out).sum()), 1)
-        rest_gram, rest_cross = (gram - x[out].T @ x[out]) / kept, (cross - x[out].T @ y[out]) / kept
+        mean_x, mean_y = x[~out].sum(axis=0) / kept, y[~out].sum(axis=0) / kept
+        rest_gram = (gram - x[out].T @ x[out]) / kept - np.outer(mean_x, mean_x)
+        rest_cross = (cross - x[out].T @ y[out]) / kept - np.outer(mean_x, mean_y)
         probe = out & originals
         for index, strength in enumerate(strengths):
-            errors[index] += ((x[probe] @ _ridge(rest_gram, rest_cross, strength) - y[probe]) ** 2).sum()
+            predicted = (x[probe] - mean_x) @ _ridge(rest_gram, rest_cross, strength) + mean_y
+            errors[index] += ((predicted - y[probe]) ** 2).sum()
     return np.asarray(errors / max(int(originals.sum()), 1) / y.shape[1])
 
 
