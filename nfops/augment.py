@@ -56,15 +56,23 @@ def random_warp(settings: AugmentSettings, dims: int, seed: int, scan_id: str, c
     return Warp(matrix, shift, float(np.exp(rng.uniform(-settings.gamma, settings.gamma))))
 
 
-def sample_nodes(
-    values: Array, spacing_mm: Array, nodes: tuple[int, ...], node_mm: Array, warp: Warp
-) -> tuple[Array, Array]:
+@dataclass(frozen=True, eq=False)
+class Voxels:
+    """values: (C, *shape) float32. spacing_mm: (d,). known: (*shape), 0 where a voxel is no data, or None."""
+
+    values: Array
+    spacing_mm: Array
+    known: Array | None = None
+
+
+def sample_nodes(scan: Voxels, nodes: tuple[int, ...], node_mm: Array, warp: Warp) -> tuple[Array, Array]:
     """A warped scan as cell averages on nodes that share its centre.
 
-    values: (C, *shape) float32 with `spacing_mm` (d,). nodes: their number per axis, node_mm (d,) apart. Each node's
-    value is the mean over sub-points as dense as the scan's own voxels.
-    Returns values (C, *nodes) and coverage (*nodes), the part of each cell that lies inside the scan.
+    nodes: their number per axis, node_mm (d,) apart. Each node's value is the mean over sub-points as dense as the
+    scan's own voxels.
+    Returns values (C, *nodes) and coverage (*nodes), the part of each cell that is known and inside the scan.
     """
+    values, spacing_mm = scan.values, scan.spacing_mm
     from scipy import ndimage
 
     shape = values.shape[1:]
@@ -75,7 +83,8 @@ def sample_nodes(
     matrix = (warp.matrix * step[None, :]) / spacing_mm[:, None]
     offset = warp.shift_mm / spacing_mm + (np.array(shape) - 1) / 2 - matrix @ ((np.array(fine) - 1) / 2)
     sampled = np.stack([ndimage.affine_transform(c, matrix, offset, fine, order=1, mode="nearest") for c in values])
-    inside = ndimage.affine_transform(np.ones(shape, np.float32), matrix, offset, fine, order=0, mode="grid-constant")
+    covered = np.ones(shape, np.float32) if scan.known is None else scan.known
+    inside = ndimage.affine_transform(covered, matrix, offset, fine, order=0, mode="grid-constant")
     if warp.exponent != 1:
         sampled = np.maximum(sampled, 0) ** warp.exponent
     return _cell_means(sampled, nodes, per_cell), _cell_means(inside[None], nodes, per_cell)[0]

@@ -129,6 +129,13 @@ def load_bundle(directory: Path) -> Bundle:
     return bundle
 
 
+def refuse_other_recipe(bundle: Bundle, name: str) -> None:
+    """Raise BundleError for a bundle whose fields were fitted by a recipe of another name."""
+    if bundle.name != name:
+        what = f"its fields were fitted by recipe {bundle.name}, not {name}"
+        raise BundleError(bundle.path or "bundle", what, "name another folder with --bundle, or fit the fields again")
+
+
 def format_description() -> list[str]:
     """Paragraphs on the format, for nfops-bundle(5)."""
     return [

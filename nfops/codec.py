@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from nfops.arrays import Array
 from nfops.bundle import Bundle
 from nfops.codec_spec import CodecSpec
-from nfops.errors import BundleError
+from nfops.errors import BundleError, ComponentError
 from nfops.heads import Head
 from nfops.registry import load_component
 from nfops.sampling import Domain
@@ -58,6 +58,8 @@ def build_backbone(settings: Section, domain: Domain, channels: int) -> Any:
 def build_operator(settings: Section, source_size: int, target_size: int) -> Any:
     """A new operator (an nn.Module) from a recipe's `operator` section."""
     part = load_component("operator", settings.component)
+    if getattr(part.cls, "acts_on", "latent") != "latent":
+        raise ComponentError(settings.where, f"{settings.component} acts on {part.cls.acts_on}s, expected latents")
     return part.cls(settings.configure(part.config), source_size, target_size)
 
 

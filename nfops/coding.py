@@ -1,5 +1,7 @@
 """Encoding: an `Image` becomes a `Latent` through an engine. `rendering` is the way back."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from nfops.arrays import Array
@@ -15,30 +17,45 @@ from nfops.sampling import lattice_of
 from nfops.solvers import gauss_newton
 
 
-def encode_image(engine: Engine, side: Side, image: Image, where: object = "image") -> Latent:
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A scan as a field sees it: values (B, C, *shape), its B intensity maps, cell weights (B, *shape) or None.
+
+    Weights are 0 at voxels that are not numbers, where the recipe says `nan: keep`.
+    """
+
+    values: Array
+    scales: tuple[IntensityMap, ...]
+    weights: Array | None
+
+
+def encode_image(
+    engine: Engine, side: Side, image: Image, where: object = "image", whole: Image | None = None
+) -> Latent:
     """The latents of a scan: one of a 3-D recipe, one per slice of a 2-D one.
 
     The scan is brought to the recipe's anatomical axes by its affine; voxels outside the field's domain are left
-    out. Raises InputError where the scan does not fit the recipe.
+    out. whole: the scan that a single slice was cut from, whose intensities set the slice's.
+    Raises InputError where the scan does not fit the recipe.
     """
     spec = side.spec
     aligned = image.reoriented(spec.axes)
     _check_fits(spec, aligned, where)
     frame = Frame.of_scan(aligned.grid, spec.dims, spec.radius_mm)
-    values, scales, weights = prepare(spec, aligned, where)
+    prepared = prepare(spec, aligned, where, whole)
     lattice = lattice_of(aligned.grid, frame, spec.spacing)
     part = lattice.inside(np.array(spec.half_extent))
-    inner = None if weights is None else weights[:, *part]
-    problem = engine.pose(side.name, lattice[part], values[:, :, *part], inner)
-    vectors, residual = gauss_newton(problem, side.prior, len(values), spec.encode.steps)
-    return Latent(vectors, frame, aligned.grid, scales, residual)
+    if not lattice[part].size:
+        what = f"no voxel centre lies in the field's domain (voxels are {aligned.grid.spacing_mm.round(1)} mm wide)"
+        raise InputError(where, what, "is the spacing in the file right?")
+    weights = None if prepared.weights is None else prepared.weights[:, *part]
+    problem = engine.pose(side.name, lattice[part], prepared.values[:, :, *part], weights)
+    vectors, residual = gauss_newton(problem, side.prior, len(prepared.values), spec.encode.steps)
+    return Latent(vectors, frame, aligned.grid, prepared.scales, residual)
 
 
-def prepare(spec: CodecSpec, aligned: Image, where: object) -> tuple[Array, tuple[IntensityMap, ...], Array | None]:
-    """An aligned scan as the field's own values (B, C, *shape), its B intensity maps, and cell weights or None.
-
-    Weights are 0 at voxels that are not numbers, where the recipe says `nan: keep`.
-    """
+def prepare(spec: CodecSpec, aligned: Image, where: object, whole: Image | None = None) -> Prepared:
+    """Bring an aligned scan to 0..1 or to label channels; `whole` as for `encode_image`."""
     values = aligned.values
     finite = np.isfinite(values)
     missing = int(values.size - np.count_nonzero(finite))
@@ -52,12 +69,12 @@ def prepare(spec: CodecSpec, aligned: Image, where: object) -> tuple[Array, tupl
         channels = np.stack([to_channels(np.nan_to_num(item), spec.head, spec.labels) for item in stack])
         scales = (IntensityMap(np.zeros(1), np.ones(1), is_clipped=False),) * len(stack)
     else:
-        scales = _scales(spec, values, stack, where)
+        scales = _scales(spec, values if whole is None else whole.values, stack, where)
         channels = np.stack([scale.forward(item) for item, scale in zip(stack, scales, strict=True)])
     if known is None:
-        return channels, scales, None
+        return Prepared(channels, scales, None)
     weights = np.asarray(known.all(axis=1), np.float32) if spec.nan == "keep" else None
-    return np.where(known, channels, 0).astype(np.float32), scales, weights
+    return Prepared(np.where(known, channels, 0).astype(np.float32), scales, weights)
 
 
 def _scales(spec: CodecSpec, values: Array, stack: Array, where: object) -> tuple[IntensityMap, ...]:
@@ -69,7 +86,8 @@ def _scales(spec: CodecSpec, values: Array, stack: Array, where: object) -> tupl
     except InputError:
         if spec.constant == "error":
             raise
-        low = np.nanmin(values, axis=(1, 2, 3))
+        least = np.where(np.isfinite(values), values, np.inf).min(axis=(1, 2, 3))
+        low = np.where(np.isfinite(least), least, 0)
         return (IntensityMap(low, low + 1),) * len(stack)
 
 

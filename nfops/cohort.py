@@ -39,6 +39,16 @@ class Pair:
     split: str
     source: Image
     target: Image
+    source_scan: Image
+    target_scan: Image
+
+    def image(self, side: str) -> Image:
+        """The "source" or the "target"."""
+        return self.source if side == "source" else self.target
+
+    def scan(self, side: str) -> Image:
+        """The whole scan that `image` is, or is a slice of: intensities are mapped scan by scan."""
+        return self.source_scan if side == "source" else self.target_scan
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,7 @@ def load_pairs(recipe: Recipe, cohort: Cohort, on_row: Callable[[int], None]) ->
         target = load_image(row.target, frame).reoriented(axes)
         _check_same_place(row, source.grid, target.grid)
         if recipe.geometry.dims == 3:
-            yield Pair(row.scan_id, row.patient, row.split, source, target)
+            yield Pair(row.scan_id, row.patient, row.split, source, target, source, target)
         else:
             yield from _slices(recipe, row, source, target)
         on_row(number + 1)
@@ -117,7 +127,8 @@ def _slices(recipe: Recipe, row: Row, source: Image, target: Image) -> Iterator[
     first = max(0, (depth - wanted) // 2)
     for k in range(first, min(depth, first + wanted)):
         name = row.scan_id if depth == 1 else f"{row.scan_id}#{k}"
-        yield Pair(name, row.patient, row.split, _one_slice(source, k), _one_slice(target, k))
+        cut = _one_slice(source, k), _one_slice(target, k)
+        yield Pair(name, row.patient, row.split, *cut, source, target)
 
 
 def _one_slice(image: Image, k: int) -> Image:
@@ -138,14 +149,14 @@ def _check_same_place(row: Row, source: Grid, target: Grid) -> None:
 def _kept(recipe: Recipe, path: Path, cells: dict[str, str]) -> bool:
     for column in recipe.data.where:
         if column not in cells:
-            raise InputError(path, f"no column {column!r} (`data.where`)", f"it has {', '.join(cells)}")
+            raise InputError(path, f"no column {column!r} (`data.where`)", f"it has {', '.join(filter(None, cells))}")
     return all(cells[column] == str(value) for column, value in recipe.data.where.items())
 
 
 def _row(recipe: Recipe, root: Path, path: Path, line: int, cells: dict[str, str]) -> Row:
     def cell(column: str) -> str:
         if cells.get(column) is None:
-            raise InputError(f"{path}:{line}", f"no column {column!r}", f"it has {', '.join(map(str, cells))}")
+            raise InputError(f"{path}:{line}", f"no column {column!r}", f"it has {', '.join(filter(None, cells))}")
         return cells[column]
 
     def fill(template: str) -> Path:

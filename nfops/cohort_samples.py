@@ -7,24 +7,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nfops.arrays import Array
-from nfops.augment import AugmentSettings, random_warp, sample_nodes
+from nfops.augment import AugmentSettings, Voxels, random_warp, sample_nodes
 from nfops.codec_spec import CodecSpec, EncodeSettings
 from nfops.coding import prepare
 from nfops.cohort import Pair
 from nfops.errors import RecipeError
 from nfops.grid import WORLD_DIRECTIONS
 from nfops.heads import Head
-from nfops.image import Image
 from nfops.intensity import IntensitySettings
 from nfops.recipe import Recipe
 from nfops.sampling import Domain, FieldSamples
 
 MAX_LABELS = 64
-
-
-def image_of(pair: Pair, side: str) -> Image:
-    """The source or the target of a pair."""
-    return pair.source if side == "source" else pair.target
 
 
 def cohort_domain(recipe: Recipe, pairs: list[Pair], nodes: tuple[int, ...]) -> tuple[Domain, float | None]:
@@ -46,7 +40,7 @@ def plan_spec(recipe: Recipe, side: str, pairs: list[Pair], domain: Domain, radi
     part = recipe.source if side == "source" else recipe.target
     intensity = IntensitySettings(part.intensity.map, part.intensity.low, part.intensity.high, part.intensity.over)
     labels = _labels(recipe, side, pairs)
-    channels = {"sigmoid": 1, "softmax": len(labels)}.get(part.head, image_of(pairs[0], side).channels)
+    channels = {"sigmoid": 1, "softmax": len(labels)}.get(part.head, pairs[0].image(side).channels)
     spec = CodecSpec(
         backbone=part.field.component,
         form="torch",
@@ -83,15 +77,17 @@ class Sampler:
 
         Source and target are warped alike; only the source's intensities change.
         """
-        image, spec = image_of(pair, self.side), self.spec
-        values = prepare(spec, image, pair.scan_id)[0][0]
-        spacing, node_mm = image.grid.spacing_mm[: spec.dims], spec.spacing_in_mm(image.grid)
+        image, spec = pair.image(self.side), self.spec
+        prepared = prepare(spec, image, pair.scan_id, pair.scan(self.side))
+        known = None if prepared.weights is None else prepared.weights[0]
+        scan = Voxels(prepared.values[0], image.grid.spacing_mm[: spec.dims], known)
+        node_mm = spec.spacing_in_mm(image.grid)
         settings = augment_settings(self.recipe)
         drawn = []
         for copy in copies:
             warp = random_warp(settings, spec.dims, self.recipe.seed, pair.scan_id, copy)
             warp = warp if self.side == "source" else replace(warp, exponent=1.0)
-            drawn.append(sample_nodes(values, spacing, self.domain.nodes, node_mm, warp))
+            drawn.append(sample_nodes(scan, self.domain.nodes, node_mm, warp))
         return np.stack([one for one, _ in drawn]), np.stack([covered for _, covered in drawn])
 
     def draw_all(self, pairs: list[Pair]) -> FieldSamples:
@@ -132,7 +128,8 @@ def _with_range(recipe: Recipe, side: str, spec: CodecSpec, pairs: list[Pair]) -
     if not isinstance(stated, str):
         low, high = stated
         return replace(spec, range_low=(low,) * spec.channels, range_high=(high,) * spec.channels)
-    scales = [prepare(spec, image_of(pair, side), pair.scan_id)[1][0] for pair in pairs]
+    prepared = (prepare(spec, pair.image(side), pair.scan_id, pair.scan(side)) for pair in pairs)
+    scales = [item.scales[0] for item in prepared]
     low, high = (np.median([getattr(scale, end) for scale in scales], axis=0) for end in ("low", "high"))
     return replace(spec, range_low=tuple(map(float, low)), range_high=tuple(map(float, high)))
 
@@ -142,7 +139,7 @@ def _labels(recipe: Recipe, side: str, pairs: list[Pair]) -> tuple[int, ...]:
     part = recipe.source if side == "source" else recipe.target
     if part.head != "softmax" or part.labels:
         return tuple(part.labels or ())
-    found = sorted({float(v) for pair in pairs for v in np.unique(image_of(pair, side).values)})
+    found = sorted({float(v) for pair in pairs for v in np.unique(pair.image(side).values)})
     if len(found) > MAX_LABELS or any(v != int(v) for v in found):
         raise RecipeError(
             recipe.name,

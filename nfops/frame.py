@@ -14,9 +14,9 @@ class Frame:
 
     origin_mm: (3,) the centre of the scan. directions: (3, d) the scan's own axes in the world, once they point along
     the recipe's anatomical axes: unit vectors, and in 2-D, where a stack of slices leans (gantry tilt), leaning with
-    it, so that every slice has the same coordinates about its own centre. half_extent_mm: (d,) what a coordinate of 1 is worth: one radius
-    for all axes ("physical": a millimetre is a millimetre in every scan) or half the scan's field of view per axis
-    ("unit": where spacings cannot be trusted, or to reproduce a paper).
+    it, so that every slice has the same coordinates about its own centre. half_extent_mm: (d,) what a coordinate of 1
+    is worth: one radius for all axes ("physical": a millimetre is a millimetre in every scan) or half the scan's field
+    of view per axis ("unit": where spacings cannot be trusted, or to reproduce a paper).
     """
 
     origin_mm: Array

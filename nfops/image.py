@@ -60,4 +60,6 @@ class Image:
     def reoriented(self, axes: tuple[str, str, str]) -> "Image":
         """The same voxels with axes that point most nearly to `axes`; no value and no position changes."""
         how = self.grid.reorientation(axes)
-        return self.with_values(how.apply(self.values), self.grid.reoriented(how))
+        axis = self.header.slice_axis
+        header = replace(self.header, slice_axis=None if axis is None else how.order.index(axis))
+        return Image(how.apply(self.values), self.grid.reoriented(how), header)

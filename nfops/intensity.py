@@ -59,7 +59,7 @@ def intensity_map(values: Array, settings: IntensitySettings, where: object = "i
     if settings.map == "range":
         return IntensityMap(np.full(channels, settings.low), np.full(channels, settings.high))
     flat = values.reshape(channels, -1)
-    ends = np.stack([_percentiles(row[np.isfinite(row)], settings) for row in flat])
+    ends = np.stack([_percentiles(row, settings) for row in flat])
     if (ends[:, 0] >= ends[:, 1]).any():
         raise InputError(
             where,
@@ -70,10 +70,10 @@ def intensity_map(values: Array, settings: IntensitySettings, where: object = "i
 
 
 def _percentiles(row: Array, settings: IntensitySettings) -> Array:
-    """The two percentiles of (N,) values, by partial sorting."""
-    if not len(row):
-        return np.zeros(2)
-    return np.asarray(np.percentile(row.astype(np.float64), [settings.low, settings.high]))
+    """The two percentiles of the finite ones of (N,) values."""
+    finite = np.isfinite(row)
+    kept = row if finite.all() else row[finite]
+    return np.percentile(kept, [settings.low, settings.high]).astype(np.float64) if len(kept) else np.zeros(2)
 
 
 def to_channels(values: Array, head: str, labels: Sequence[int]) -> Array:

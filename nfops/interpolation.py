@@ -40,14 +40,14 @@ def axis_weights(index: Array, size: int, method: str, tolerance: float) -> tupl
     matrix = np.zeros((len(index), size))
     for tap in (-1, 0, 1, 2) if method == "cubic" else (0, 1):
         node = first + tap + padding[0]
-        weight = _basis(place - first - tap, method) * inside
+        weight = b_spline(place - first - tap, method) * inside
         for sub in range(index.shape[1]):
             matrix += weight[:, sub, None] * nodes[np.clip(node[:, sub], 0, len(nodes) - 1)]
     counts: Array = inside.sum(axis=1)
     return matrix / np.maximum(counts, 1)[:, None], counts > 0
 
 
-def _basis(distance: Array, method: str) -> Array:
+def b_spline(distance: Array, method: str) -> Array:
     """The cubic or linear B-spline at a distance in voxels from its centre."""
     far: Array = np.abs(distance)
     if method == "linear":

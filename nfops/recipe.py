@@ -21,6 +21,7 @@ from nfops.recipe_sections import (
     body_axes,
     require_different_axes,
 )
+from nfops.registry import load_component
 from nfops.schema import NO_CODE, Section, read
 from nfops.yaml_tree import parse_yaml, read_yaml
 
@@ -85,6 +86,22 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         root = _override(root, override)
     return _recipe_from_node(root)
+
+
+def check_components(recipe: Recipe) -> None:
+    """Read the settings of every component as a training would; imports them.
+
+    Raises ComponentError for one that is not installed, RecipeError with every mistake in their settings.
+    """
+    problems: list[str] = []
+    parts = (("backbone", recipe.source.field), ("backbone", recipe.target.field), ("operator", recipe.operator))
+    for kind, section in parts:
+        try:
+            section.configure(load_component(kind, section.component).config)
+        except RecipeError as error:
+            problems += error.problems or [error.message]
+    if problems:
+        raise RecipeError(recipe.name, "unusable settings", problems=problems)
 
 
 def recipe_from_plain(plain: Mapping[str, Any], source: str = "recipe") -> Recipe:

@@ -179,7 +179,10 @@ class Side:
         metadata=about("identity: intensities; sigmoid: labels one by one; softmax: one of several."),
     )
     labels: tuple[int, ...] | None = setting(
-        default=None, metadata=about("With sigmoid or softmax: the values of the label image, one channel each.")
+        default=None,
+        metadata=about(
+            "Values of the label image. softmax: a channel each; sigmoid: those inside (by default all above 0)."
+        ),
     )
     field: Section = setting(
         metadata=about(

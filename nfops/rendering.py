@@ -49,7 +49,7 @@ def render(engine: Engine, side: Side, latent: Latent, grid: Grid, units: Units 
     channels = 1 if is_label else spec.channels
     painter = _Painter(engine, side, latent, units)
     if spec.dims == 2 and _slices_on(grid, spec.axes, latent) is None:
-        drawn = render(engine, side, latent, _own_planes(latent, grid), units).image()
+        drawn = render(engine, side, latent, _own_planes(latent, grid, spec.axes), units).image()
         resampled = resample(drawn, grid, "nearest" if is_label else "linear")
         return Rendering(grid, header, channels, lambda: iter([resampled.values]))
 
@@ -89,12 +89,16 @@ class _Painter:
         if latent.frame.is_aligned(aligned):
             lattice = lattice_of(aligned, latent.frame, spec.spacing)
             part = lattice.inside(half_extent)
+            if not lattice[part].size:
+                return out
             vectors = latent.vectors if rows is None else latent.vectors[rows]
             decoded = self.engine.decode(name, vectors, lattice[part])
             out[:, *part] = decoded[0] if rows is None else np.moveaxis(decoded, 0, -1)
         else:
             coords = latent.frame.coords(aligned.points_mm())
             inside = (np.abs(coords) <= half_extent * (1 + 1e-6)).all(axis=-1)
+            if not inside.any():
+                return out
             out[:, inside] = self.engine.decode_points(name, latent.vectors, coords[inside])
         return out
 
@@ -127,7 +131,14 @@ def _slices_on(grid: Grid, axes: tuple[str, str, str], latent: Latent) -> list[i
     return None if tilted or not fits else [int(row) for row in rows]
 
 
-def _own_planes(latent: Latent, grid: Grid) -> Grid:
-    """The scan's own slices, cut in plane as finely as the finest axis of a grid."""
-    spacing = float(min(grid.spacing_mm.min(), latent.grid.spacing_mm[:2].min()))
-    return latent.grid.with_spacing((spacing, spacing, float(latent.grid.spacing_mm[2])))
+def _own_planes(latent: Latent, grid: Grid, axes: tuple[str, str, str]) -> Grid:
+    """The scan's own slices, cut in plane as the grid is; where the grid is turned, as finely as its finest axis."""
+    scan, aligned = latent.grid, grid.reoriented(grid.reorientation(axes))
+    if not latent.frame.is_aligned(aligned):
+        finest = float(min(grid.spacing_mm.min(), scan.spacing_mm[:2].min()))
+        return scan.with_spacing((finest, finest, float(scan.spacing_mm[2])))
+    affine = scan.affine.copy()
+    affine[:3, :2] = aligned.affine[:3, :2]
+    shift = np.linalg.solve(scan.directions, aligned.affine[:3, 3] - scan.affine[:3, 3])
+    affine[:3, 3] += scan.directions[:, :2] @ shift[:2]
+    return Grid((aligned.shape[0], aligned.shape[1], scan.shape[2]), affine)

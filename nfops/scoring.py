@@ -34,8 +34,8 @@ class Score:
 def score_pair(engine: Engine, bundle: Bundle, pair: Pair, mean_latent: Array) -> Score:
     """Score one pair at the target's own resolution. mean_latent: (P_out,) of the training scans."""
     source, target = bundle.side("source"), bundle.side("target")
-    encoded = encode_image(engine, source, pair.source, pair.scan_id)
-    truth = encode_image(engine, target, pair.target, pair.scan_id)
+    encoded = encode_image(engine, source, pair.source, pair.scan_id, pair.source_scan)
+    truth = encode_image(engine, target, pair.target, pair.scan_id, pair.target_scan)
 
     def target_metrics(vectors: Array) -> dict[str, float]:
         drawn = render(engine, target, replace(encoded, vectors=vectors), pair.target.grid).image()
@@ -56,7 +56,10 @@ def compare(spec: CodecSpec, drawn: Image, truth: Image) -> dict[str, float]:
     """Metrics of a drawn image: PSNR with both clipped to the spec's range, or Dice, whole and per label."""
     if not spec.is_label:
         low, high = min(spec.range_low), max(spec.range_high)
-        return {"psnr": psnr(np.clip(drawn.values, low, high), np.clip(truth.values, low, high), high - low)}
+        pair = (drawn.values, truth.values)
+        if spec.intensity.map != "none":
+            pair = (np.clip(drawn.values, low, high), np.clip(truth.values, low, high))
+        return {"psnr": psnr(*pair, high - low)}
     if spec.head == "sigmoid":
         wanted = np.isin(truth.values, spec.labels) if spec.labels else truth.values > 0
         return {"dice": dice(drawn.values > 0, wanted)}

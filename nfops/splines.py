@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from nfops.arrays import Array
+from nfops.interpolation import b_spline
 from nfops.sampling import Lattice
 
 
@@ -83,8 +84,7 @@ def _basis(position: Array, nodes: int) -> Array:
     matrix = np.zeros((len(position), nodes))
     rows = np.arange(len(position))
     for tap in range(4):
-        distance = np.abs(position - (start + tap))
-        weight = np.where(distance < 1, 2 / 3 - distance**2 + distance**3 / 2, np.maximum(2 - distance, 0) ** 3 / 6)
+        weight = b_spline(position - (start + tap), "cubic")
         folded = (start + tap) % (2 * nodes)
         column = np.where(folded < nodes, folded, 2 * nodes - 1 - folded)
         np.add.at(matrix, (rows, column), weight)

@@ -182,6 +182,18 @@ class TestOutputGrid:
                 assert [slab.shape[3] for slab in drawn.slabs()][:-1] == [2] * ((grid.shape[2] - 1) // 2)
                 assert np.abs(drawn.image().values - whole).max() < 1e-6
 
+    @pytest.mark.parametrize("angle", [0.0, 0.3], ids=["aligned", "turned"])
+    def test_slabs_outside_the_domain_are_empty(self, angle, monkeypatch):
+        bundle = make_bundle(make_spec(3))
+        image = image_in_span(bundle, random_latents(bundle, 1), scan_grid(3))
+        latent = encode(bundle, image)
+        monkeypatch.setattr(rendering, "SLAB_VALUES", 1)
+        far = turned(image.grid, angle).affine.copy()
+        far[:3, 3] += 60 * far[:3, 2] / np.linalg.norm(far[:3, 2])
+        drawn = draw(bundle, latent, Grid(image.grid.shape, far)).values
+        assert drawn[..., 0].any()
+        assert not drawn[..., -1].any()
+
     def test_slices_in_other_places_are_read_between_the_scans(self):
         bundle = make_bundle(make_spec(2))
         vectors = random_latents(bundle, 3)
@@ -266,6 +278,19 @@ class TestWhatAScanMayHold:
             encode(bundle, constant, **changes)
         latent = encode(bundle, constant, **changes, constant="pass")
         assert np.isfinite(latent.vectors).all()
+
+    def test_a_scan_of_nothing_is_passed_if_the_recipe_says_so(self, toy):
+        bundle, _, image = toy
+        nothing = image.with_values(np.full_like(image.values, np.nan))
+        percentiles = IntensitySettings("percentile", 1.0, 99.0)
+        latent = encode(bundle, nothing, nan="keep", constant="pass", intensity=percentiles)
+        assert np.abs(latent.vectors).max() < 1e-6
+
+    def test_voxels_larger_than_the_domain_are_refused(self, toy):
+        bundle, _, image = toy
+        part = image.values[:, :2, :2, :2].copy()
+        with pytest.raises(InputError, match="spacing in the file"):
+            encode(bundle, Image(part, Grid((2, 2, 2), image.grid.affine @ np.diag([25, 25, 25, 1]))))
 
     def test_an_empty_slice_takes_the_scans_intensities(self):
         bundle = make_bundle(make_spec(2))

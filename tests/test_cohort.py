@@ -7,9 +7,14 @@ import pytest
 from PIL import Image as Picture
 from toy_cohorts import write_pictures, write_volumes
 
+from nfops.coding import prepare
 from nfops.cohort import load_pairs, read_cohort
-from nfops.errors import InputError, NfopsError, NothingMatchedError, NotFoundError
-from nfops.recipe import load_recipe
+from nfops.cohort_samples import cohort_domain, plan_spec
+from nfops.errors import InputError, NfopsError, NotFoundError, NothingMatchedError
+from nfops.grid import Grid
+from nfops.image import Image
+from nfops.io import save_image
+from nfops.recipe import load_recipe, recipe_from_plain
 
 
 @pytest.fixture
@@ -62,7 +67,7 @@ def test_without_a_patient_column_every_row_is_a_patient(folder):
     ],
 )
 def test_a_missing_column_is_named_beside_those_there_are(folder, override, column):
-    with pytest.raises(InputError, match=f"no column '{column}'.*id, patient, split, kind"):
+    with pytest.raises(InputError, match=rf"no column '{column}'.*id, patient, split, kind"):
         read(folder, override)
 
 
@@ -93,7 +98,7 @@ def test_missing_images_are_listed(folder):
 
 
 def test_a_missing_table_says_where_to_look(folder):
-    with pytest.raises(NotFoundError, match="no such table.*NFOPS_DATA"):
+    with pytest.raises(NotFoundError, match=r"no such table.*NFOPS_DATA"):
         read(folder, "data.table=other.csv")
 
 
@@ -172,3 +177,29 @@ def test_the_digest_follows_the_files(folder):
     assert read(folder).files_digest() == before
     (folder / "images" / "b0.png").write_bytes((folder / "images" / "b1.png").read_bytes())
     assert read(folder).files_digest() != before
+
+
+def test_a_slice_is_mapped_by_the_intensities_of_its_whole_volume(tmp_path):
+    """As `apply` does it: training on a volume's slices and applying to volumes must mean the same by 0 and 1."""
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0, 1, (1, 12, 10, 4)).astype(np.float32) * np.array([1, 2, 5, 9], np.float32)
+    for name in ("a_source", "a_target"):
+        save_image(tmp_path / f"{name}.nii.gz", Image(values, Grid((12, 10, 4), np.diag([-1.0, -1, 2, 1]))))
+    (tmp_path / "split.csv").write_text("id,split\na,train\n")
+    recipe = recipe_from_plain(
+        {
+            "name": "volumes",
+            "data": {"source": "{id}_source.nii.gz", "target": "{id}_target.nii.gz"},
+            "geometry": {"dims": 2, "grid": {"shape": [8, 8]}},
+            "source": {"field": {"backbone": "fpca", "latent": 2}},
+            "target": {"field": {"backbone": "fpca", "latent": 2}},
+            "operator": {"backend": "linear"},
+        }
+    )
+    pairs = list(load_pairs(recipe, read_cohort(recipe, tmp_path), lambda done: None))
+    domain, radius = cohort_domain(recipe, pairs, (8, 8))
+    spec = plan_spec(recipe, "source", pairs, domain, radius)
+    ends = [float(prepare(spec, pair.source, "a", pair.source_scan).scales[0].high[0]) for pair in pairs]
+    whole = prepare(spec, pairs[0].source_scan, "a").scales
+    assert len(pairs) == 4
+    assert ends == pytest.approx([float(scale.high[0]) for scale in whole])

@@ -22,6 +22,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated
 CASES = [(2, "identity", 1), (2, "identity", 2), (2, "sigmoid", 1), (3, "softmax", 3), (3, "identity", 1)]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tiny tensors: threads that wait for one another on a busy machine cost a hundred times the work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-D {case[1]} {case[2]}")
 def both(request):
     dims, head, channels = request.param
@@ -64,7 +73,7 @@ def close(one: np.ndarray, other: np.ndarray, tolerance: float = 2e-5) -> bool:
 
 
 @pytest.mark.parametrize("weights", ["all", "per image", "shared", "few"])
-@pytest.mark.parametrize("sub_points", [(1, 1, 1), (2, 3, 2)])
+@pytest.mark.parametrize("sub_points", [(1, 1, 1), (2, 3, 1)])
 def test_problems_agree(both, weights, sub_points):
     bundle, *engines = both
     lattice = a_lattice(bundle, sub_points)
@@ -94,7 +103,7 @@ def test_the_gradient_is_that_of_the_loss(both):
         assert np.abs(difference - gradient[:, axis]).max() < 1e-3 * max(1, np.abs(gradient).max())
 
 
-@pytest.mark.parametrize("sub_points", [(1, 1, 1), (2, 3, 2)])
+@pytest.mark.parametrize("sub_points", [(1, 1, 1), (2, 3, 1)])
 def test_decoding_agrees(both, sub_points):
     bundle, here, there = both
     lattice, latents = a_lattice(bundle, sub_points), random_latents(bundle, 3)

@@ -1,12 +1,16 @@
 """Functional PCA: an orthonormal basis, eigenvalues that are variances, and gaps filled sensibly."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 
 from nfops.backbones.fpca import Backbone, Config
-from nfops.errors import InputError
+from nfops.errors import InputError, RecipeError
+from nfops.node import Mark, node_from_plain
 from nfops.sampling import Domain, FieldSamples
+from nfops.schema import read
 
 DOMAIN = Domain((1.0, 0.8), (20, 16))
 RANK = 4
@@ -51,7 +55,7 @@ def test_the_basis_is_orthonormal_in_the_mean_square(channels):
 def test_more_components_reconstruct_better():
     values = low_rank(noise=0.05)
     errors = [((project(fitted(values, p), values)[1] - values.reshape(60, -1)) ** 2).mean() for p in (1, 2, 3, 4, 8)]
-    assert all(more < fewer for fewer, more in zip(errors, errors[1:], strict=False))
+    assert all(more < fewer for fewer, more in pairwise(errors))
     assert errors[3] < 0.003
 
 
@@ -96,8 +100,8 @@ def test_too_few_samples_are_refused(count):
 
 
 def test_a_latent_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="at least 1"):
-        Config(latent=0)
+    with pytest.raises(RecipeError, match="latent"):
+        read(Config, node_from_plain({"latent": 0}, Mark("recipe")))
 
 
 def test_the_order_of_signs_does_not_depend_on_the_seed():

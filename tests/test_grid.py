@@ -99,3 +99,10 @@ def test_shear_is_seen():
     assert not sheared.is_orthogonal()
     assert sheared.is_orthogonal((0, 1))
     assert OBLIQUE.is_orthogonal()
+
+
+def test_reorienting_an_image_keeps_track_of_its_slice_axis():
+    image = Image(np.zeros((1, 4, 5, 6), np.float32), Grid((4, 5, 6), np.diag([1.0, 2, 3, 1])), Header(slice_axis=2))
+    turned = image.reoriented(("S", "R", "A"))
+    assert turned.header.slice_axis == 0
+    assert turned.grid.spacing_mm[0] == 3

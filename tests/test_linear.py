@@ -6,8 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nfops.errors import RecipeError
 from nfops.latents import LatentTable
+from nfops.node import Mark, node_from_plain
 from nfops.operators.linear import MAX_FOLDS, Config, Operator, patient_folds
+from nfops.schema import read
 
 
 def tables(x: np.ndarray, y: np.ndarray, patients: list[str], copies: np.ndarray | None = None):
@@ -88,7 +91,7 @@ def test_a_patient_is_in_one_fold(numbers):
         assert all(len({f for f, p in zip(folds, patients, strict=True) if p == name}) == 1 for name in set(patients))
 
 
-@pytest.mark.parametrize("strengths", [(), (-1.0,)])
+@pytest.mark.parametrize("strengths", [[], [-1.0]])
 def test_impossible_strengths_are_refused(strengths):
-    with pytest.raises(ValueError, match="strengths"):
-        Config(strengths=strengths)
+    with pytest.raises(RecipeError, match="strengths"):
+        read(Config, node_from_plain({"strengths": strengths}, Mark("recipe")))

@@ -19,8 +19,8 @@ from nfops.progress import OnStep, Step, silent
 from nfops.sampling import Domain, FieldSamples
 from nfops.splines import to_coefficients
 
-IMPUTATION_ROUNDS = 3
-"""Passes of PCA and refilling where scans cover different regions."""
+IMPUTATION_ROUNDS = 10
+"""Refillings of what scans do not cover, each followed by a step of PCA."""
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,19 @@ def _principal_components(rows: Array, known: Array, count: int, seed: int, on_s
     mean = np.where(weight > 0, (rows * known).sum(axis=0) / np.maximum(weight, 1), 0).astype(np.float32)
     mean[weight == 0] = mean[weight > 0].mean()
     centred = np.where(known, rows - mean, np.float32(0))
-    rounds = 1 if known.all() else IMPUTATION_ROUNDS
+    rounds = 0 if known.all() else IMPUTATION_ROUNDS
+    left, size, right = randomized_svd(centred, count, n_oversamples=16, n_iter=4, random_state=seed)
+    on_step(Step("basis", 1, rounds + 1))
     for done in range(rounds):
-        left, size, right = randomized_svd(centred, count, n_oversamples=16, n_iter=4, random_state=seed)
-        on_step(Step("basis", done + 1, rounds))
-        if done + 1 < rounds:
-            # Fill what a scan does not cover with what its components say there, less the part that is noise.
-            noise = max(float((centred**2).sum() - (size**2).sum()), 0.0) / max(len(rows) - count, 1) / rows.shape[1]
-            keep = size**2 / (size**2 + noise * len(rows))
-            np.copyto(centred, (left * (size * keep)) @ right, where=~known)
+        # Fill what a scan does not cover with what its components say there, less the part that is noise; then one
+        # subspace iteration from the components at hand.
+        noise = max(float((centred**2).sum() - (size**2).sum()), 0.0) / max(len(rows) - count, 1) / rows.shape[1]
+        keep = size**2 / (size**2 + noise * len(rows))
+        np.copyto(centred, (left * (size * keep)) @ right, where=~known)
+        span, _ = np.linalg.qr(centred @ right.T)
+        left, size, right = np.linalg.svd(span.T @ centred, full_matrices=False)
+        left = span @ left
+        on_step(Step("basis", done + 2, rounds + 1))
     points = rows.shape[1]
     order = np.sign(right[np.arange(count), np.abs(right).argmax(axis=1)])
     basis = right * (order * math.sqrt(points))[:, None]

@@ -21,13 +21,22 @@ from nfops.cli.options import (
 )
 from nfops.cli.places import Places, find_places
 from nfops.cli.progress import say
-from nfops.cli.scans import Job, check_outputs, plan_only, run_jobs, write_result
+from nfops.cli.scans import (
+    Job,
+    check_folder,
+    check_outputs,
+    command_line,
+    make_folder,
+    plan_only,
+    run_jobs,
+    write_result,
+)
 
 if TYPE_CHECKING:
     from nfops.codec_spec import CodecSpec
     from nfops.io import SaveOptions
     from nfops.io.picture_frame import PictureFrame
-    from nfops.workflows.apply import Translator
+    from nfops.workflows.apply import GridRequest, Translator
 
 EXAMPLES = [
     ("T2 from a T1 volume, slice by slice, on its own grid", "nfops apply -r brain_t1t2 t1.nii.gz --out t2.nii.gz"),
@@ -68,20 +77,27 @@ def command(session: Session, inputs: tuple[str, ...], recipe: str, bundle: Path
     places = find_places(recipe, bundle=bundle)
     jobs = _jobs(session, inputs, options)
     pictures = _pictures(places, options["pixel_mm"])
-    if session.dry_run:
-        check_outputs(jobs, session)
-        _translator(places, session)
-        return plan_only(session, jobs, pictures)
-    options["out_dir"] and options["out_dir"].mkdir(parents=True, exist_ok=True)
-    check_outputs(jobs, session)
+    request = grid_request(options, pictures)
     translator = _translator(places, session)
     say(session, f"bundle {places.bundle}, device {translator.engine.device}", verbosity=1)
-    request = _request(options, pictures)
+    is_batch = options["out"] is None
+    if is_batch:
+        (check_folder if session.dry_run else make_folder)(options["out_dir"])
+    if not is_batch or options["out_dir"].is_dir():  # where there is no folder yet, nothing is in the way
+        check_outputs(jobs, session)
+    if session.dry_run:
+        return plan_only(session, jobs, pictures, is_batch=is_batch)
+    command = _command_without(jobs, inputs)
 
     def work(job: Job) -> dict[str, Any]:
-        return _apply_one(session, translator, job, request, pictures, options)
+        return _apply_one(session, translator, job, request, pictures, options | {"command": command})
 
-    return run_jobs(session, jobs, work, is_batch=options["out"] is None)
+    return run_jobs(session, jobs, work, is_batch=is_batch)
+
+
+def _command_without(jobs: list[Job], inputs: tuple[str, ...]) -> tuple[str, ...]:
+    """The command for sidecars; of many inputs none is named: each output's `Sources` has the one that counts."""
+    return tuple(word for word in command_line() if len(jobs) == 1 or word not in inputs)
 
 
 def _jobs(session: Session, inputs: tuple[str, ...], options: dict[str, Any]) -> list[Job]:
@@ -103,7 +119,11 @@ def _translator(places: Places, session: Session) -> "Translator":
 
     if not (places.bundle / "manifest.json").is_file() and not places.bundle.is_file():
         raise BundleError(places.recipe.name, f"no trained bundle at {places.bundle}", places.how_to_train())
-    return open_translator(places.bundle, session.device)
+    translator = open_translator(places.bundle, session.device)
+    if translator.bundle.name != places.recipe.name:
+        what = f"warning: the bundle was trained by recipe {translator.bundle.name}, not {places.recipe.name}"
+        say(session, f"{places.bundle}: {what}")
+    return translator
 
 
 def _pictures(places: Places, pixel_mm: tuple[float, float] | None) -> "PictureFrame":
@@ -119,10 +139,15 @@ def _in_plane(places: Places) -> tuple[str, str]:
     return axes[0], axes[1]
 
 
-def _request(options: dict[str, Any], pictures: "PictureFrame") -> Any:
+def grid_request(options: dict[str, Any], pictures: "PictureFrame") -> "GridRequest":
+    """What --shape, --spacing and --like say: at most one of them."""
+    from nfops.errors import UsageError
     from nfops.io import load_image
     from nfops.workflows.apply import GridRequest
 
+    named = [f"--{name}" for name in ("shape", "spacing", "like") if options[name] is not None]
+    if len(named) > 1:
+        raise UsageError(" and ".join(named), "expected at most one of --shape, --spacing and --like")
     like = None if options["like"] is None else load_image(options["like"], pictures).grid
     return GridRequest(options["shape"], options["spacing"], like)
 
@@ -131,7 +156,7 @@ def _apply_one(
     session: Session,
     translator: "Translator",
     job: Job,
-    request: Any,
+    request: "GridRequest",
     pictures: "PictureFrame",
     options: dict[str, Any],
 ) -> dict[str, Any]:
@@ -145,16 +170,16 @@ def _apply_one(
         say(session, f"{job.source}: warning: {warning}")
     spec = translator.bundle.specs["target"]
     record = {
-        "command": tuple(sys.argv),
+        "command": options["command"],
         "started": started,
         "source_grid": image.grid,
         "recipe": {"name": translator.bundle.name, "residual": float(encoded.residual.mean())},
         "bundle_sha256": translator.bundle.digest,
         "device": translator.engine.device,
         "seed": translator.bundle.recipe.get("seed"),
-        "units": _units(spec),
+        "units": "probability" if spec.is_label and options["soft"] else _units(spec),
     }
-    return write_result(job, drawn, _save_options(session, spec, options), record)
+    return write_result(session, job, drawn, _save_options(session, spec, options), record)
 
 
 def _units(spec: "CodecSpec") -> str:

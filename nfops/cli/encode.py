@@ -30,7 +30,7 @@ def command(session: Session, recipe: str, data: Path | None, bundle: Path | Non
     from nfops.workflows.encode import encode, plan_encode
 
     if session.dry_run:
-        plan = plan_encode(places.recipe, places.data, places.bundle, force=session.force)
+        plan = plan_encode(places.recipe, places.data, places.bundle, device=session.device, force=session.force)
         show_result(session, plan, [f"{key}: {value}" for key, value in plan.items()])
         return
     with shown_progress(session) as on_step:

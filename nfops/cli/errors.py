@@ -16,7 +16,7 @@ from nfops import errors
 
 
 class Terminated(BaseException):
-    """SIGTERM as an exception, so that temporary files are removed on the way out."""
+    """SIGTERM, SIGHUP or SIGUSR1 as an exception, so that temporary files are removed on the way out."""
 
 
 EXIT_CODES: dict[int, tuple[str, str]] = {
@@ -30,10 +30,10 @@ EXIT_CODES: dict[int, tuple[str, str]] = {
     7: ("result", "A result failed its check and was not published."),
     8: ("batch", "The batch is done; some of its scans failed."),
     9: ("nothing-matched", "No input matched."),
-    75: ("stopped", "Stopped by a signal in a batch or a training; --resume goes on from there."),
+    75: ("stopped", "Stopped by SIGTERM, SIGUSR1 or SIGHUP in a batch; the scans that were done are complete."),
     130: ("interrupted", "Interrupted (Ctrl-C)."),
     141: ("stdout-closed", "The reader of standard output went away."),
-    143: ("terminated", "Terminated (SIGTERM) during a single scan."),
+    143: ("terminated", "Terminated (SIGTERM, SIGUSR1 or SIGHUP) during a single scan or a training."),
 }
 """Exit code -> (kind in the JSON of an error that has no kind of its own, what the man pages say)."""
 
@@ -214,8 +214,11 @@ def _forget_stdout() -> None:
 
 
 def raise_on_sigterm() -> None:
-    """Let SIGTERM unwind the stack; a second one ends the process at once."""
-    signal.signal(signal.SIGTERM, _terminate)
+    """Let SIGTERM, and what Slurm and a closed terminal send, unwind the stack; a second one ends the process."""
+    for name in ("SIGTERM", "SIGUSR1", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows knows the first one only
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, _terminate)
 
 
 def _terminate(signum: int, _frame: FrameType | None) -> None:

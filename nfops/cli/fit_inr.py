@@ -14,6 +14,14 @@ EXAMPLES = [
 ]
 
 
+def refuse_cuda(session: Session) -> None:
+    """The fields that there are (functional PCA) are fitted on the CPU: a GPU asked for would not be used."""
+    from nfops.errors import DeviceError
+
+    if session.device.startswith("cuda"):
+        raise DeviceError("--device", "fields are fitted on the CPU", "use --device cpu or auto")
+
+
 @click.command()
 @recipe_option
 @data_option
@@ -26,6 +34,7 @@ def command(session: Session, recipe: str, data: Path | None, bundle: Path | Non
     Source and target each get their own field, fitted to the training rows of the recipe's table. The result is a
     bundle without an operator: `nfops encode` and `nfops train-operator` come next.
     """
+    refuse_cuda(session)
     places = find_places(recipe, settings, data, bundle, to_train=True)
     from nfops.workflows.fit_inr import fit_inr, plan_fit
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from nfops.cli.options import Session, pixel_mm_option, session_with
+from nfops.cli.options import SOURCE, Session, pixel_mm_option, session_with
 from nfops.cli.progress import say, show_result
 
 EXAMPLES = [
@@ -17,7 +17,7 @@ EXAMPLES = [
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+@click.argument("paths", nargs=-1, required=True, type=SOURCE, metavar="PATH...")
 @pixel_mm_option
 @session_with()
 def command(session: Session, paths: tuple[Path, ...], pixel_mm: tuple[float, float] | None) -> None:
@@ -55,9 +55,10 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
 
 
 def _describe_recipe(path: Path) -> dict[str, Any]:
-    from nfops.recipe import load_recipe
+    from nfops.recipe import check_components, load_recipe
 
     recipe = load_recipe(path)
+    check_components(recipe)
     found = {"kind": "recipe", "path": path, "name": recipe.name, "description": recipe.description}
     return found | {"bundle": path.parent / recipe.bundle, "dims": recipe.geometry.dims, "warnings": []}
 

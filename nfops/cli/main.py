@@ -124,7 +124,7 @@ def main() -> None:
 
 def invoke(argv: Sequence[str]) -> object:
     """Parse argv and run the command; click's own `main` would turn our errors into its codes."""
-    with main.make_context("nfops", list(argv)) as ctx:
+    with main.make_context("nfops", list(argv), obj=("nfops", *argv)) as ctx:
         return main.invoke(ctx)
 
 

@@ -74,9 +74,13 @@ def _parse_shape(text: str) -> tuple[int, ...]:
     return tuple(int(size) for size in re.split("[x×]", text))
 
 
+SHORTEST_MM, LONGEST_MM = 1e-3, 1e3
+"""A spacing beyond these is a slip; no image with such a one is read either."""
+
+
 def _parse_lengths(text: str) -> tuple[float, ...]:
     lengths = tuple(float(_matched(r"[0-9.]+(e[+-]?\d+)?", part)[0]) for part in re.split("[x×]", text))
-    if len(lengths) > 3 or not all(math.isfinite(length) and length > 0 for length in lengths):
+    if len(lengths) > 3 or not all(SHORTEST_MM <= length <= LONGEST_MM for length in lengths):
         raise ValueError
     return lengths
 
@@ -100,15 +104,30 @@ def _parse_device(text: str) -> str:
     return _matched(r"auto|cpu|cuda(:\d{1,3})?", text)[0]
 
 
+def _parse_number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _parse_path(text: str) -> Path:
+    if not text:
+        raise ValueError
+    return Path(text)
+
+
 def _parse_setting(text: str) -> str:
     return _matched(r"[^=\s]+=[\s\S]*", text)[0]
 
 
 SHAPE = Parsed("IxJ[xK]", _parse_shape, "2 or 3 whole numbers such as 256x256 (0 keeps an axis)")
-SPACING = Parsed("MM[xMM[xMM]]", _parse_lengths, "1 to 3 positive numbers in mm such as 0.7x0.7")
-PIXEL = Parsed("MM[xMM]", _parse_pixel, "1 or 2 positive numbers in mm such as 4.8 or 4.8x3.2")
+SPACING = Parsed("MM[xMM[xMM]]", _parse_lengths, "1 to 3 numbers from 0.001 to 1000 mm such as 0.7x0.7")
+PIXEL = Parsed("MM[xMM]", _parse_pixel, "1 or 2 numbers from 0.001 to 1000 mm such as 4.8 or 4.8x3.2")
 SHARD = Parsed("I/N", _parse_shard, "I/N with 0 <= I < N such as 0/16")
 DEVICE = Parsed("auto|cpu|cuda[:N]", _parse_device, "auto, cpu, cuda or cuda:N")
+NUMBER = Parsed("NUMBER", _parse_number, "a finite number")
+SOURCE = Parsed("PATH", _parse_path, "the name of a file")
 SETTING = Parsed("KEY=VALUE", _parse_setting, "KEY=VALUE")
 DTYPES = ("auto", "same", "uint8", "int16", "int32", "float32", "float64")
 
@@ -133,7 +152,7 @@ def _limit_threads(_ctx: click.Context, _param: click.Parameter, value: int | No
 
 # --- the session -------------------------------------------------------------------------------------------------
 
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Say nothing on standard error but errors.")
 verbose_option = click.option("-v", "--verbose", count=True, help="Say more; twice for still more.")
 debug_option = click.option("--debug", is_flag=True, help="Show where an error comes from.")
 json_option = click.option("--json", is_flag=True, help="Print one JSON document, errors too, to standard output.")

@@ -44,6 +44,7 @@ def find_places(
     loaded = load_recipe(found.path, settings)
     if bundle is None:
         own = Path(loaded.bundle) if found.is_shipped else found.path.parent / loaded.bundle
-        use_own = to_train or not found.is_shipped or (own / "manifest.json").is_file()
-        bundle = own if use_own else shipped_folder() / loaded.bundle
+        shipped = shipped_folder() / loaded.bundle
+        may_be_shipped = found.is_shipped and not to_train and not (own / "manifest.json").is_file()
+        bundle = shipped if may_be_shipped and (shipped / "manifest.json").is_file() else own
     return Places(loaded, data or Path(), bundle, recipe)

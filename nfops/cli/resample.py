@@ -1,6 +1,6 @@
 """`nfops resample`: read a scan on another grid."""
 
-import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nfops.cli.options import (
+    NUMBER,
+    SOURCE,
     Session,
     bundle_option,
     dtype_option,
@@ -16,9 +18,10 @@ from nfops.cli.options import (
     session_options,
 )
 from nfops.cli.progress import say
-from nfops.cli.scans import Job, check_outputs, plan_only, run_jobs, write_result
+from nfops.cli.scans import Job, check_outputs, command_line, plan_only, run_jobs, write_result
 
 if TYPE_CHECKING:
+    from nfops.bundle import Bundle
     from nfops.grid import Grid
     from nfops.image import Image
     from nfops.io.picture_frame import PictureFrame
@@ -35,7 +38,7 @@ EXAMPLES = [
 
 
 @click.command()
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("source", metavar="IN", type=SOURCE)
 @click.option(
     "-o",
     "--out",
@@ -55,7 +58,7 @@ EXAMPLES = [
 )
 @click.option("-r", "--recipe", metavar="NAME|FILE", help="The recipe whose source field --method field reads.")
 @bundle_option
-@click.option("--fill", type=float, default=0.0, show_default=True, help="Value outside the scan's field of view.")
+@click.option("--fill", type=NUMBER, default=0.0, show_default=True, help="Value outside the scan's field of view.")
 @dtype_option
 @pixel_mm_option
 @session_options
@@ -68,14 +71,54 @@ def command(session: Session, source: Path, out: Path, method: str, **options: A
     """
     pictures = _pictures(options["pixel_mm"])
     job = Job(source, out)
+    _check_options(session, method, options)
+    field = _open_field(session, options) if method == "field" else None
     check_outputs([job], session)
     if session.dry_run:
-        return plan_only(session, [job], pictures)
+        return plan_only(session, [job], pictures, is_batch=False)
 
     def work(job: Job) -> dict[str, Any]:
-        return _resample_one(session, job, method, pictures, options)
+        return _resample_one(session, job, method, field, pictures, options)
 
     return run_jobs(session, [job], work, is_batch=False)
+
+
+@dataclass(frozen=True, eq=False)
+class _Field:
+    """The bundle that --method field reads through, and the device it computes on."""
+
+    folder: Path
+    bundle: "Bundle"
+    device: str
+
+
+def _check_options(session: Session, method: str, options: dict[str, Any]) -> None:
+    """Refuse what would otherwise be passed over in silence."""
+    from nfops.errors import DeviceError, UsageError
+
+    if method == "field":
+        if options["recipe"] is None:
+            what = "reads the scan through a recipe's source field"
+            raise UsageError("--method field", what, "say which with --recipe")
+        return
+    for name in ("recipe", "bundle"):
+        if options[name] is not None:
+            raise UsageError(f"--{name}", f"is not used by --method {method}", "did you mean --method field?")
+    if session.device.startswith("cuda"):
+        raise DeviceError("--device", f"--method {method} computes on the CPU only", "use --device cpu or auto")
+
+
+def _open_field(session: Session, options: dict[str, Any]) -> _Field:
+    from nfops.bundle import load_bundle
+    from nfops.cli.places import find_places
+    from nfops.engines import open_engine
+    from nfops.errors import BundleError
+
+    places = find_places(options["recipe"], bundle=options["bundle"])
+    if not places.bundle.exists():
+        raise BundleError(places.recipe.name, f"no trained bundle at {places.bundle}", places.how_to_train())
+    bundle = load_bundle(places.bundle)
+    return _Field(places.bundle, bundle, open_engine(bundle, session.device).device)
 
 
 def _pictures(pixel_mm: tuple[float, float] | None) -> "PictureFrame":
@@ -85,7 +128,12 @@ def _pictures(pixel_mm: tuple[float, float] | None) -> "PictureFrame":
 
 
 def _resample_one(
-    session: Session, job: Job, method: str, pictures: "PictureFrame", options: dict[str, Any]
+    session: Session,
+    job: Job,
+    method: str,
+    field: _Field | None,
+    pictures: "PictureFrame",
+    options: dict[str, Any],
 ) -> dict[str, Any]:
     from nfops.io import SaveOptions, load_image
 
@@ -94,14 +142,18 @@ def _resample_one(
     for warning in image.header.warnings:
         say(session, f"{job.source}: warning: {warning}")
     grid = _grid(image, options, pictures)
-    drawn = _through_field(session, job, image, grid, options) if method == "field" else None
-    drawn = drawn or _interpolated(image, grid, method, options["fill"])
+    record: dict[str, Any] = {"command": command_line(), "started": started, "source_grid": image.grid}
+    if field is None:
+        drawn = _interpolated(image, grid, method, options["fill"])
+        record["recipe"] = {"method": method, "fill": options["fill"]}
+    else:
+        drawn = _through_field(session, job, image, grid, field)
+        record["recipe"] = {"method": method, "name": field.bundle.name}
+        record |= {"bundle_sha256": field.bundle.digest, "device": field.device}
     dtype = options["dtype"]
     if dtype == "auto" and method != "field":
         dtype = _exact_dtype(job, image, is_exact=method == "nearest" or grid.same_as(image.grid, 0))
-    record = {"command": tuple(sys.argv), "started": started, "source_grid": image.grid, "device": "cpu"}
-    record["recipe"] = {"method": method, "fill": options["fill"]}
-    return write_result(job, drawn, SaveOptions(dtype=dtype, force=session.force), record)
+    return write_result(session, job, drawn, SaveOptions(dtype=dtype, force=session.force), record)
 
 
 def _grid(image: "Image", options: dict[str, Any], pictures: "PictureFrame") -> "Grid":
@@ -123,15 +175,10 @@ def _interpolated(image: "Image", grid: "Grid", method: str, fill: float) -> "Re
     return Rendering(grid, result.header, result.channels, lambda: iter([result.values]))
 
 
-def _through_field(session: Session, job: Job, image: "Image", grid: "Grid", options: dict[str, Any]) -> "Rendering":
-    from nfops.cli.places import find_places
-    from nfops.errors import UsageError
+def _through_field(session: Session, job: Job, image: "Image", grid: "Grid", field: _Field) -> "Rendering":
     from nfops.workflows.resample import resample_through_field
 
-    if options["recipe"] is None:
-        raise UsageError("--method field", "reads the scan through a recipe's source field", "say which with --recipe")
-    places = find_places(options["recipe"], bundle=options["bundle"])
-    return resample_through_field(places.bundle, image, grid, device=session.device, where=job.source)
+    return resample_through_field(field.folder, image, grid, device=session.device, where=job.source)
 
 
 def _exact_dtype(job: Job, image: "Image", *, is_exact: bool) -> str:
@@ -140,13 +187,15 @@ def _exact_dtype(job: Job, image: "Image", *, is_exact: bool) -> str:
 
     if not is_exact or image.header.is_scaled:
         return "auto"
-    if image.header.format != "picture" and job.output.suffix in {".png", ".tif", ".tiff"}:
+    is_picture = job.output.suffix.lower() in {".png", ".tif", ".tiff"}
+    if image.header.format != "picture" and is_picture and image.grid.shape[2] == 1:  # else: not one picture at all
         values = image.values
-        if (values != values.astype("uint16")).any():
-            limits = f"{values.min():g} to {values.max():g}"
+        low, high = float(values.min()), float(values.max())  # NaN where any value is NaN, and then refused
+        if not (low >= 0 and high <= 65535 and (values % 1 == 0).all()):
+            limits = f"{low:g} to {high:g}"
             what = f"a picture keeps whole numbers from 0 to 65535, the values are from {limits}"
             raise ResultError(job.output, what, "--dtype uint8 rounds and cuts them")
-        return "uint8" if values.max() <= 255 else "uint16"
+        return "uint8" if high <= 255 else "uint16"
     if image.values.dtype.itemsize == 8 and image.header.file_dtype == "float64":
         return "float64"
     return "same" if image.header.file_dtype.startswith(("int", "uint")) else "auto"

@@ -1,10 +1,13 @@
 """One scan or many: what `apply` and `resample` do around the computing, and the bookkeeping of a batch."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from nfops.cli.errors import Terminated, complaint, exit_code
 from nfops.cli.options import Session
@@ -28,6 +31,30 @@ class Job:
     output: Path
 
 
+def command_line() -> tuple[str, ...]:
+    """`nfops` and the words after it, as `main.invoke` was given them."""
+    return tuple(click.get_current_context().find_root().obj or ("nfops",))
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of `--out-dir`, and those above it, where they are missing."""
+    from nfops.errors import OutputError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(folder, f"cannot be made: {error.strerror}") from error
+
+
+def check_folder(folder: Path) -> None:
+    """As far as can be said without making it: `make_folder` will not fail for a file that is in the way."""
+    from nfops.errors import OutputError
+
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not os.path.isdir(there):  # noqa: PTH112 - Path.is_dir may raise
+        raise OutputError(there, "is a file, expected a directory")
+
+
 def check_outputs(jobs: Sequence[Job], session: Session) -> None:
     """Refuse, before anything is computed, outputs and sidecars that exist or cannot be written."""
     from nfops.io import refuse_existing
@@ -48,6 +75,7 @@ def run_jobs(session: Session, jobs: Sequence[Job], work: Callable[[Job], dict[s
         return 0
     results: list[dict[str, Any]] = []
     failed = 0
+    is_stopped = False
     for number, job in enumerate(jobs):
         try:
             results.append(work(job))
@@ -56,25 +84,49 @@ def run_jobs(session: Session, jobs: Sequence[Job], work: Callable[[Job], dict[s
             if exit_code(error) == 1:
                 raise
             failed += 1
-            told = complaint(error)
-            say(replace(session, verbosity=max(session.verbosity, 0)), told.text("nfops"))
-            results.append({"input": str(job.source), **told.document()})
+            results.append(_failure(session, job, error))
         except Terminated:
-            say(session, f"stopped after {number} of {len(jobs)} scans; those are complete")
-            return STOPPED
-    lines = [f"{len(jobs) - failed} of {len(jobs)} scans done"] if jobs else ["no scans in this shard"]
-    show_result(session, {"done": len(jobs) - failed, "failed": failed, "results": results}, lines)
+            is_stopped = True
+            say(session, f"stopped by a signal; {len(results)} of {len(jobs)} scans were tried")
+            break
+    done = len(results) - failed
+    lines = [f"{done} of {len(jobs)} scans done"] if jobs else ["no scans in this shard"]
+    show_result(session, {"done": done, "failed": failed, "results": results}, lines)
+    if is_stopped:
+        return STOPPED
     return BATCH_FAILED if failed else 0
 
 
-def plan_only(session: Session, jobs: Sequence[Job], pictures: "PictureFrame | None") -> int:
+def _failure(session: Session, job: Job, error: BaseException) -> dict[str, Any]:
+    """Say what went wrong with one scan of many, `-q` or not; its entry in the document of `--json`."""
+    told = complaint(error)
+    say(replace(session, verbosity=max(session.verbosity, 0)), told.text(click.get_current_context().command_path))
+    return {"input": str(job.source), **told.document()}
+
+
+def plan_only(session: Session, jobs: Sequence[Job], pictures: "PictureFrame | None", *, is_batch: bool) -> int:
     """What --dry-run shows: each input's header and the output it would become."""
-    plan = [{"input": str(job.source), "output": str(job.output), **_header(job.source, pictures)} for job in jobs]
-    show_result(session, {"plan": plan}, [f"{entry['input']} {entry['shape']} -> {entry['output']}" for entry in plan])
-    return 0
+    plan: list[dict[str, Any]] = []
+    lines = []
+    failed = 0
+    for job in jobs:
+        try:
+            header = _header(job.source, pictures)
+        except NfopsError as error:
+            if not is_batch:
+                raise
+            failed += 1
+            plan.append(_failure(session, job, error))
+            continue
+        plan.append({"input": str(job.source), "output": str(job.output), **header})
+        lines.append(f"{job.source} ({'x'.join(map(str, header['shape']))}) -> {job.output}")
+    show_result(session, {"plan": plan}, lines)
+    return BATCH_FAILED if failed else 0
 
 
-def write_result(job: Job, drawn: "Rendering", options: "SaveOptions", record: dict[str, Any]) -> dict[str, Any]:
+def write_result(
+    session: Session, job: Job, drawn: "Rendering", options: "SaveOptions", record: dict[str, Any]
+) -> dict[str, Any]:
     """Write an output and its sidecar, whole or not at all; what `--json` says of it.
 
     record: fields of `Provenance` that only the command knows, with `source_grid` and `started`.
@@ -84,6 +136,8 @@ def write_result(job: Job, drawn: "Rendering", options: "SaveOptions", record: d
 
     slabs = drawn.slabs() if drawn.channels == 1 else iter(drawn.image().values)  # files hold channel after channel
     warned = save_slabs(job.output, drawn.grid, drawn.header, slabs, options, channels=drawn.channels)
+    for warning in warned:
+        say(session, f"{job.output}: warning: {warning}")
     warnings = (*drawn.header.warnings, *warned, *record.pop("warnings", ()))
     source_grid, units = record.pop("source_grid"), record.pop("units", "")
     provenance = Provenance(
@@ -94,7 +148,11 @@ def write_result(job: Job, drawn: "Rendering", options: "SaveOptions", record: d
         warnings=warnings,
         **record,
     )
-    write_sidecar(job.output, provenance, options.force)
+    try:
+        write_sidecar(job.output, provenance, options.force)
+    except BaseException:  # an output without its sidecar would be half a result
+        job.output.unlink(missing_ok=True)
+        raise
     grid = drawn.grid
     return {
         "input": str(job.source),

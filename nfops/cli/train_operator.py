@@ -30,7 +30,7 @@ def command(session: Session, recipe: str, data: Path | None, bundle: Path | Non
     from nfops.workflows.train_operator import plan_train, train_operator
 
     if session.dry_run:
-        plan = plan_train(places.recipe, places.bundle, force=session.force)
+        plan = plan_train(places.recipe, places.bundle, device=session.device, force=session.force)
         show_result(session, plan, [f"{key}: {value}" for key, value in plan.items()])
         return
     with shown_progress(session) as on_step:

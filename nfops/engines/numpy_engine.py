@@ -87,7 +87,7 @@ class SplineProblem:
         return np.asarray(weighted.reshape(len(loss), -1).sum(axis=1) / self._total)
 
     def _gram(self, weights: Array | None) -> Array:
-        """(P, P) for all cells alike; (B, P, P): that, less what the cells of lower weight lack (few, as a rule)."""
+        """(P, P) for all cells alike, (B, P, P) for weights: from the cells that count or, if fewer, that do not."""
         whole = self._field.gram(self._matrices)
         if weights is None:
             return whole
@@ -95,10 +95,13 @@ class SplineProblem:
         flat = rows.reshape(len(rows), -1)
         grams = []
         for weight in weights:
-            lacking = 1 - np.broadcast_to(weight, rows.shape[1:]).reshape(-1).astype(np.float32)
-            (cells,) = np.nonzero(lacking)
+            spread = np.broadcast_to(weight, rows.shape[1:]).reshape(-1).astype(np.float32)
+            few_lack = 2 * np.count_nonzero(spread == 1) > spread.size
+            scale = spread - 1 if few_lack else spread
+            (cells,) = np.nonzero(scale)
             part = flat[:, cells]
-            grams.append(whole - (part * lacking[cells]) @ part.T)
+            gram = (part * scale[cells]) @ part.T
+            grams.append(whole + gram if few_lack else gram)
         return np.stack(grams)
 
     def _linearise_one(self, index: int, latent: Array) -> tuple[Array, Array, Array]:

@@ -34,7 +34,8 @@ def list_inputs(
     if batch is not None:
         names.update(str(Path(line)) for line in _lines(batch, stdin))
     if not names:
-        raise NothingMatchedError(batch or ", ".join(inputs), "no input images")
+        where = "standard input" if batch == "-" else batch or ", ".join(inputs)
+        raise NothingMatchedError(where, "no input images", "" if where else "name files, folders or --batch LIST")
     return take_shard([Path(name) for name in sorted(names)], shard)
 
 

@@ -17,6 +17,7 @@ REASONS = {
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
     errno.EROFS: "the file system is read-only",
+    errno.ENOENT: "no file can be made there",
     errno.EIO: "the disk or the network file system failed while writing",
     errno.ENAMETOOLONG: "the name is too long",
 }

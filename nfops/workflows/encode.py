@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from nfops.arrays import Array
-from nfops.bundle import Bundle, Side, load_bundle
+from nfops.bundle import Bundle, Side, load_bundle, refuse_other_recipe
 from nfops.coding import encode_image
 from nfops.cohort import Pair, load_pairs, read_cohort
-from nfops.cohort_samples import Sampler, image_of
+from nfops.cohort_samples import Sampler
 from nfops.engines import Engine, open_engine
 from nfops.io.publish import publishing_directory, refuse_directory
 from nfops.latents import TABLES, LatentTable, latents_dir
@@ -33,6 +33,7 @@ def encode(
 ) -> EncodeReport:
     """Encode source and target of every row; training rows also in the recipe's augmented copies."""
     bundle = load_bundle(bundle_dir)
+    refuse_other_recipe(bundle, recipe.name)
     directory = latents_dir(bundle_dir)
     refuse_directory(directory, force, TABLES[0])
     engine = open_engine(bundle, device)
@@ -48,10 +49,14 @@ def encode(
     return EncodeReport(directory, total, len(tables["source"]), residual)
 
 
-def plan_encode(recipe: Recipe, data: Path, bundle_dir: Path, *, force: bool = False) -> dict[str, object]:
+def plan_encode(
+    recipe: Recipe, data: Path, bundle_dir: Path, *, device: str = "auto", force: bool = False
+) -> dict[str, object]:
     """What `encode` would do, once everything that can be checked has been."""
-    load_bundle(bundle_dir)
+    bundle = load_bundle(bundle_dir)
+    refuse_other_recipe(bundle, recipe.name)
     refuse_directory(latents_dir(bundle_dir), force, TABLES[0])
+    open_engine(bundle, device)
     cohort = read_cohort(recipe, data)
     training = sum(row.split in recipe.data.train for row in cohort.rows)
     copies = training * recipe.augment.copies
@@ -63,7 +68,7 @@ def _table(bundle: Bundle, engine: Engine, sampler: Sampler, pairs: list[Pair], 
     side = bundle.side(sampler.side)
     vectors, residual, owners = [], [], list(range(len(pairs)))
     for number, pair in enumerate(pairs):
-        latent = encode_image(engine, side, image_of(pair, side.name), pair.scan_id)
+        latent = encode_image(engine, side, pair.image(side.name), pair.scan_id, pair.scan(side.name))
         vectors.append(latent.vectors)
         residual.append(latent.residual)
         on_step(Step(f"{side.name}: encoding", number + 1, len(pairs)))

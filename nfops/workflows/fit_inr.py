@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from nfops.arrays import Array
 from nfops.bundle import Bundle, save_bundle
@@ -13,11 +14,10 @@ from nfops.codec import build_backbone, state_arrays
 from nfops.codec_spec import CodecSpec
 from nfops.cohort import Cohort, Pair, load_pairs, read_cohort
 from nfops.cohort_samples import Sampler, cohort_domain, plan_spec
-from nfops.errors import RecipeError
+from nfops.errors import OutputError, RecipeError
 from nfops.io.publish import refuse_directory
 from nfops.progress import OnStep, Step, silent
-from nfops.recipe import Recipe
-from nfops.registry import load_component
+from nfops.recipe import Recipe, check_components
 from nfops.schema import to_plain
 
 RECORDED = ("numpy", "scipy", "torch", "scikit-learn")
@@ -38,9 +38,10 @@ def fit_inr(
     recipe: Recipe, data: Path, bundle_dir: Path, *, force: bool = False, on_step: OnStep = silent
 ) -> FitReport:
     """Fit both fields on the rows of the recipe's training splits and write a bundle without an operator."""
-    bundle_dir.parent.mkdir(parents=True, exist_ok=True)
-    refuse_directory(bundle_dir, force)
+    check_components(recipe)
+    _refuse_bundle(bundle_dir, force=force)
     cohort = _training_cohort(recipe, data)
+    bundle_dir.parent.mkdir(parents=True, exist_ok=True)
     total = len(cohort.rows)
     pairs = list(load_pairs(recipe, cohort, lambda done: on_step(Step("reading scans", done, total))))
     specs, arrays, explained = {}, {}, {}
@@ -67,14 +68,21 @@ def fit_inr(
 
 def plan_fit(recipe: Recipe, data: Path, bundle_dir: Path, *, force: bool = False) -> dict[str, object]:
     """What `fit_inr` would do, once everything that can be checked has been."""
-    if bundle_dir.parent.is_dir():
-        refuse_directory(bundle_dir, force)
+    check_components(recipe)
+    _refuse_bundle(bundle_dir, force=force)
     cohort = _training_cohort(recipe, data)
-    for side in (recipe.source, recipe.target):
-        side.field.configure(load_component("backbone", side.field.component).config)
     patients = len({row.patient for row in cohort.rows})
     samples = len(cohort.rows) * (recipe.augment.copies + 1)
     return {"scans": len(cohort.rows), "patients": patients, "samples a side": samples, "bundle": str(bundle_dir)}
+
+
+def _refuse_bundle(bundle_dir: Path, *, force: bool) -> None:
+    """Refuse a bundle that is there already; the folders above it may be missing, a fit makes them."""
+    there = next(path for path in (bundle_dir.parent, *bundle_dir.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise OutputError(there, "is a file, expected a directory")
+    if bundle_dir.parent.is_dir():
+        refuse_directory(bundle_dir, force)
 
 
 def _training_cohort(recipe: Recipe, data: Path) -> Cohort:
@@ -92,6 +100,7 @@ def _fit_side(
     nodes = tuple(part.field.get("grid") or recipe.geometry.grid.shape)
     domain, radius = cohort_domain(recipe, pairs, nodes)
     spec = plan_spec(recipe, side, pairs, domain, radius)
+    torch.manual_seed(recipe.seed)
     backbone = build_backbone(part.field, domain, spec.channels)
     on_step(Step(f"{side}: sampling", 0, 1))
     samples = Sampler(recipe, spec, side, domain).draw_all(pairs)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nfops.bundle import Bundle, load_bundle, save_bundle
+from nfops.bundle import Bundle, load_bundle, refuse_other_recipe, save_bundle
 from nfops.codec import build_operator, state_arrays
-from nfops.cohort import Pair, load_pairs, read_cohort
+from nfops.cohort import Cohort, Pair, load_pairs, read_cohort
 from nfops.engines import open_engine
 from nfops.errors import BundleError, InputError, OutputError
 from nfops.latents import LatentTable, latents_dir
@@ -46,6 +46,8 @@ def train_operator(
     Raises BundleError if the tables are missing or come from other fields than the bundle's.
     """
     bundle, training = _training_tables(recipe, bundle_dir, force=force)
+    open_engine(bundle, device)  # a device that is not there is found out now
+    cohort = read_cohort(recipe, data)
     torch.manual_seed(recipe.seed)
     operator = build_operator(recipe.operator, bundle.specs["source"].latent, bundle.specs["target"].latent)
     operator.fit(training["source"], training["target"], _latent_loss(training["target"]), on_step)
@@ -55,18 +57,20 @@ def train_operator(
         "figures": dict(getattr(operator, "figures", {})),
     }
     arrays = {**bundle.arrays, "operator": state_arrays(operator)}
-    trained = replace(bundle, recipe=to_plain(recipe), arrays=arrays, operator=figures)
+    resolved = {**bundle.recipe, "operator": to_plain(recipe)["operator"]}  # the rest is what the fields came from
+    trained = replace(bundle, recipe=resolved, arrays=arrays, operator=figures)
     originals = training["target"].where(training["target"].copies == 0)
     save_bundle(trained, bundle_dir, force=True)
     reloaded = load_bundle(bundle_dir)
     engine, mean = open_engine(reloaded, device), originals.vectors.mean(axis=0)
-    scores = _validate(recipe, data, lambda pair: score_pair(engine, reloaded, pair, mean), on_step)
+    scores = _validate(recipe, cohort, lambda pair: score_pair(engine, reloaded, pair, mean), on_step)
     return TrainReport(bundle_dir, figures, len(scores), summarise(scores) if scores else {})
 
 
-def plan_train(recipe: Recipe, bundle_dir: Path, *, force: bool = False) -> dict[str, object]:
+def plan_train(recipe: Recipe, bundle_dir: Path, *, device: str = "auto", force: bool = False) -> dict[str, object]:
     """What `train_operator` would do, once everything that can be checked has been."""
-    _, training = _training_tables(recipe, bundle_dir, force=force)
+    bundle, training = _training_tables(recipe, bundle_dir, force=force)
+    open_engine(bundle, device)
     recipe.operator.configure(load_component("operator", recipe.operator.component).config)
     return {
         "operator": recipe.operator.component,
@@ -78,6 +82,7 @@ def plan_train(recipe: Recipe, bundle_dir: Path, *, force: bool = False) -> dict
 def _training_tables(recipe: Recipe, bundle_dir: Path, *, force: bool) -> tuple[Bundle, dict[str, LatentTable]]:
     """The bundle, and the rows of its latent tables that the recipe trains on."""
     bundle, directory = load_bundle(bundle_dir), latents_dir(bundle_dir)
+    refuse_other_recipe(bundle, recipe.name)
     if bundle.has_operator and not force:
         raise OutputError(bundle_dir, "this bundle has an operator already", "use --force to replace it")
     tables = {side: _load_table(bundle, directory, side) for side in ("source", "target")}
@@ -87,9 +92,8 @@ def _training_tables(recipe: Recipe, bundle_dir: Path, *, force: bool) -> tuple[
     return bundle, training
 
 
-def _validate(recipe: Recipe, data: Path, score: Callable[[Pair], Score], on_step: OnStep) -> list[Score]:
+def _validate(recipe: Recipe, cohort: Cohort, score: Callable[[Pair], Score], on_step: OnStep) -> list[Score]:
     """Scores of every scan that is in no training split."""
-    cohort = read_cohort(recipe, data)
     others = tuple({row.split for row in cohort.rows} - set(recipe.data.train))
     cohort = cohort.with_splits(others)
     total = len(cohort.rows)
