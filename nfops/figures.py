@@ -22,7 +22,7 @@ def draw_comparison(path: Path, panels: dict[str, Image], slice_index: int, capt
     predicted, truth = list(shown.values())[-2:]
     high = float(np.percentile(truth, 99.8))
     spacing = next(iter(panels.values())).reoriented(("L", "P", "S")).grid.spacing_mm
-    figure, axes = pyplot.subplots(1, len(shown) + 1, figsize=(3.1 * (len(shown) + 1), 3.9), layout="constrained")
+    figure, axes = pyplot.subplots(1, len(shown) + 1, figsize=(3.1 * (len(shown) + 1), 3.6), layout="constrained")
     for axis, (title, pixels) in zip(axes, shown.items(), strict=False):
         top = high if pixels is predicted or pixels is truth else float(np.percentile(pixels, 99.8))
         axis.imshow(pixels, cmap="gray", vmin=0, vmax=top, aspect=spacing[1] / spacing[0], interpolation="nearest")
@@ -34,7 +34,7 @@ def draw_comparison(path: Path, panels: dict[str, Image], slice_index: int, capt
     for axis in axes:
         axis.set_axis_off()
     figure.text(0.5, 0.02, caption, ha="center", va="bottom", fontsize=8)
-    figure.get_layout_engine().set(rect=(0, 0.08, 1, 0.92))
+    figure.get_layout_engine().set(rect=(0, 0.07, 1, 0.93))
     figure.savefig(path, dpi=130, format="png", metadata={"Software": "nfops"})
     pyplot.close(figure)
 

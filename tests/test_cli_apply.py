@@ -725,6 +725,21 @@ def test_c48_c50_c58_whatever_stops_the_writing_leaves_no_file(shades, scan, her
     assert names() == ["scan.nii.gz"]
 
 
+def test_c50_a_signal_right_after_the_temporary_file_is_made_leaves_none(shades, scan, here, monkeypatch):
+    close = os.close
+
+    def close_and_stop(descriptor):
+        close(descriptor)
+        if names() != ["scan.nii.gz"]:
+            raise Terminated
+
+    monkeypatch.setattr("nfops.io.publish.os.close", close_and_stop)
+    ran = nfops("apply", *shades.options(), scan, "--out", "t.nii")
+    monkeypatch.undo()
+    assert ran.code == 143
+    assert names(here) == ["scan.nii.gz"]
+
+
 def test_c51_a_batch_that_is_terminated_keeps_what_is_done(shades, here, monkeypatch):
     copies(here / "in", 3)
     seen = []

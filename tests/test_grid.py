@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from nfops.errors import InputError
 from nfops.grid import Grid, Reorientation
-from nfops.image import Image
+from nfops.image import Header, Image
 
 sizes = st.tuples(*[st.integers(1, 40)] * 3)
 angles = st.tuples(*[st.floats(-3.1, 3.1)] * 3)

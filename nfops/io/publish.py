@@ -39,8 +39,8 @@ def refuse_existing(outputs: Iterable[Path], inputs: Iterable[Path] = (), force:
             raise OutputError(output, "is also an input; nfops never writes over its input", "choose another name")
         _refuse_target(output, force)
     for directory in dict.fromkeys(output.parent for output in outputs):
-        with _explaining(directory):
-            _claim(directory / "probe").unlink()
+        with _explaining(directory), _claimed(directory / "probe"):
+            pass
 
 
 @contextmanager
@@ -54,17 +54,13 @@ def publishing(target: Path, force: bool = False, verify: Callable[[Path], None]
         OutputError: the target exists (without `force`), or the disk refused.
     """
     _refuse_target(target, force)
-    with _explaining(target):
-        temporary = _claim(target)
-        try:
-            yield temporary
-            _sync(temporary)
-            if verify:
-                verify(temporary)
-            _publish(temporary, target, force)
-            _sync(target.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with _explaining(target), _claimed(target) as temporary:
+        yield temporary
+        _sync(temporary)
+        if verify:
+            verify(temporary)
+        _publish(temporary, target, force)
+        _sync(target.parent)
 
 
 @contextmanager
@@ -77,8 +73,8 @@ def publishing_directory(target: Path, force: bool = False, marker: str = "manif
     refuse_directory(target, force, marker)
     with _explaining(target):
         temporary = target.parent / _temporary_name(target)
-        temporary.mkdir()
         try:
+            temporary.mkdir()
             yield temporary
             for path in (*temporary.rglob("*"), temporary):
                 _sync(path)
@@ -136,11 +132,15 @@ def _temporary_name(target: Path) -> str:
     return f".nfops-{secrets.token_hex(4)}.{name}"
 
 
-def _claim(target: Path) -> Path:
-    """Create a temporary file that is ours alone, with the permissions of any new file."""
+@contextmanager
+def _claimed(target: Path) -> Iterator[Path]:
+    """A temporary file that is ours alone, with the permissions of any new file; gone at the end of the block."""
     temporary = target.parent / _temporary_name(target)
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    return temporary
+    try:  # around the making too: a signal may come right after it
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
