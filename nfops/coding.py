@@ -61,7 +61,9 @@ def prepare(spec: CodecSpec, aligned: Image, where: object, whole: Image | None 
     missing = int(values.size - np.count_nonzero(finite))
     if missing and spec.nan == "error":
         raise InputError(
-            where, f"{missing} voxels are NaN or infinite", "`source.nan: zero` or `keep` in the recipe allows it"
+            where,
+            f"{missing} voxels are NaN or infinite",
+            "clean the scan; training with `source.nan: zero` or `keep` allows it",
         )
     stack = np.moveaxis(values, -1, 0) if spec.dims == 2 else values[None]
     known = (np.moveaxis(finite, -1, 0) if spec.dims == 2 else finite[None]) if missing else None

@@ -64,7 +64,7 @@ def intensity_map(values: Array, settings: IntensitySettings, where: object = "i
         raise InputError(
             where,
             f"no contrast: percentiles {settings.low:g} and {settings.high:g} are both {ends[0, 0]:g}",
-            "is the image empty? `source.constant: pass` in the recipe lets it through",
+            "is the image empty? training with `source.constant: pass` lets it through",
         )
     return IntensityMap(ends[:, 0], ends[:, 1])
 

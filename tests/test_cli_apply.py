@@ -578,7 +578,7 @@ def test_a16_a_list_may_come_from_a_file_or_standard_input(shades, here):
     (here / "list").write_text(text)
     for out, source, stdin in (("a", "list", ""), ("b", "-", text)):
         ran = nfops("apply", *shades.options(), "--batch", source, "--out-dir", out, stdin=stdin)
-        assert (ran.code, ran.out) == (0, "2 of 2 scans done\n")
+        assert (ran.code, ran.out.split()) == (0, [f"{out}/s0.nii.gz", f"{out}/s2.nii.gz"])
         assert names(out) == ["s0.json", "s0.nii.gz", "s2.json", "s2.nii.gz"]
 
 
@@ -635,7 +635,7 @@ def test_c61_the_shards_of_a_list_are_all_of_it_once(shades, here):
 def test_c61_an_empty_shard_is_done_and_says_so(shades, here):
     copies(here / "in", 2)
     ran = nfops("apply", *shades.options(), "in", "--out-dir", "o", "--shard", "5/7")
-    assert (ran.code, ran.out) == (0, "no scans in this shard\n")
+    assert (ran.code, ran.out) == (0, "")
     assert "0 of 2 scans" in ran.err
 
 

@@ -248,3 +248,15 @@ def test_the_sidecar_says_how(here):
     assert record["GeneratedBy"][0]["Command"] == words
     assert record["Recipe"] == {"method": "cubic", "fill": 0.0}
     assert str(here) not in (here / "b.json").read_text()
+
+
+def test_a_sidecar_never_replaces_the_json_of_another_program(here):
+    """dcm2niix and BIDS put a NAME.json beside a scan too; even --force leaves it alone."""
+    save_nifti(here / "scan.nii.gz", np.zeros((4, 5, 3)))
+    (here / "scan.json").write_text('{"Modality": "MR", "EchoTime": 0.01}')
+    ran = nfops("resample", "scan.nii.gz", "--out", "scan.nii", "--force")
+    assert ran.code == 5
+    assert "scan.json" in ran.err
+    assert "nfops did not write it" in ran.err
+    assert names(here) == ["scan.json", "scan.nii.gz"]
+    assert "EchoTime" in (here / "scan.json").read_text()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nfops.backbones.fpca import Backbone, Config
-from nfops.errors import InputError, RecipeError
+from nfops.errors import RecipeError
 from nfops.node import Mark, node_from_plain
 from nfops.sampling import Domain, FieldSamples
 from nfops.schema import read
@@ -95,7 +95,7 @@ def test_a_node_that_no_scan_covers_is_finite():
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_too_few_samples_are_refused(count):
-    with pytest.raises(InputError, match=f"{count} samples.*lower `latent`"):
+    with pytest.raises(RecipeError, match=f"{count} samples.*lower `latent`"):
         fitted(low_rank(count))
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nfops.augment import AugmentSettings, Warp, random_warp, sample_nodes
+from nfops.augment import AugmentSettings, Voxels, Warp, random_warp, sample_nodes
 from nfops.frame import Frame
 from nfops.grid import Grid
 from nfops.sampling import Domain, Lattice, lattice_of
@@ -85,14 +85,14 @@ def test_a_copy_is_a_function_of_seed_scan_and_number():
 def test_the_zeroth_copy_is_the_scan_itself():
     values = np.random.default_rng(0).random((1, 12, 8)).astype(np.float32)
     warp = random_warp(AugmentSettings(10, 0.2, 5), 2, 1, "scan", 0)
-    same, coverage = sample_nodes(values, np.ones(2), (12, 8), np.ones(2), warp)
+    same, coverage = sample_nodes(Voxels(values, np.ones(2)), (12, 8), np.ones(2), warp)
     assert np.abs(same - values).max() < 1e-6
     assert (coverage == 1).all()
 
 
 def test_coarse_nodes_are_means_and_what_is_outside_is_not_covered():
     values = np.random.default_rng(0).random((1, 12, 8)).astype(np.float32)
-    means, coverage = sample_nodes(values, np.ones(2), (6, 6), np.full(2, 2.0), Warp.none(2))
+    means, coverage = sample_nodes(Voxels(values, np.ones(2)), (6, 6), np.full(2, 2.0), Warp.none(2))
     assert np.abs(means[0, :, 1:5] - values[0].reshape(6, 2, 4, 2).mean(axis=(1, 3))).max() < 1e-6
     assert (coverage[:, 1:5] == 1).all()
     assert (coverage[:, [0, 5]] == 0).all()
@@ -102,7 +102,15 @@ def test_a_warp_looks_where_it_says():
     x = np.arange(21) - 10.0
     ramp = np.broadcast_to(x[:, None] + 0.5 * x[None, :], (21, 21)).astype(np.float32)[None]
     warp = Warp(np.array([[0.9, -0.1], [0.1, 0.9]]), np.array([1.0, -0.5]))
-    got, _ = sample_nodes(ramp, np.ones(2), (9, 9), np.ones(2), warp)
+    got, _ = sample_nodes(Voxels(ramp, np.ones(2)), (9, 9), np.ones(2), warp)
     nodes = np.stack(np.meshgrid(np.arange(9) - 4.0, np.arange(9) - 4.0, indexing="ij"), -1)
     where = nodes @ warp.matrix.T + warp.shift_mm
     assert np.abs(got[0] - (where[..., 0] + 0.5 * where[..., 1])).max() < 1e-4
+
+
+def test_voxels_that_are_no_data_are_not_covered():
+    known = np.ones((4, 4), np.float32)
+    known[1, 2] = 0
+    scan = Voxels(np.ones((1, 4, 4), np.float32), np.ones(2), known)
+    _, coverage = sample_nodes(scan, (4, 4), np.ones(2), Warp.none(2))
+    assert np.array_equal(coverage, known)

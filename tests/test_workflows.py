@@ -193,7 +193,7 @@ class TestWhatIsRefused:
         assert load_bundle(pictures.bundle).digest == before
 
     def test_more_functions_than_samples(self, tmp_path):
-        with pytest.raises(InputError, match=r"lower `latent` or raise `augment\.copies`"):
+        with pytest.raises(RecipeError, match=r"lower `latent` or raise `augment\.copies`"):
             self.fitted(tmp_path, "source.field.latent=30")
         assert not (tmp_path / "b").exists()
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nfops.annotations import about
 from nfops.arrays import Array
-from nfops.errors import InputError
+from nfops.errors import RecipeError
 from nfops.progress import OnStep, Step, silent
 from nfops.sampling import Domain, FieldSamples
 from nfops.splines import to_coefficients
@@ -59,11 +59,11 @@ class Backbone(nn.Module):
         return np.zeros(self.latent), self.variance.numpy().astype(np.float64)
 
     def fit(self, samples: FieldSamples, on_step: OnStep = silent) -> None:
-        """Fit mean, basis and eigenvalues to (N, C, *nodes). Raises InputError with fewer samples than functions."""
+        """Fit mean, basis and eigenvalues to (N, C, *nodes). Raises RecipeError with fewer samples than functions."""
         count, *shape = samples.values.shape
         if count <= self.latent or math.prod(shape) < self.latent:
-            raise InputError(
-                "fpca",
+            raise RecipeError(
+                "field.latent",
                 f"{count} samples of {math.prod(shape)} values cannot give {self.latent} basis functions",
                 "lower `latent` or raise `augment.copies`",
             )

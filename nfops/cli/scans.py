@@ -59,12 +59,14 @@ def check_outputs(jobs: Sequence[Job], session: Session) -> None:
     """Refuse, before anything is computed, outputs and sidecars that exist or cannot be written."""
     from nfops.io import refuse_existing
     from nfops.io.formats import output_format
-    from nfops.io.sidecar import sidecar_path
+    from nfops.io.sidecar import refuse_foreign_sidecar, sidecar_path
 
     for job in jobs:
         output_format(job.output)
     outputs = [path for job in jobs for path in (job.output, sidecar_path(job.output))]
     refuse_existing(outputs, [job.source for job in jobs], session.force)
+    for job in jobs:
+        refuse_foreign_sidecar(job.output)
 
 
 def run_jobs(session: Session, jobs: Sequence[Job], work: Callable[[Job], dict[str, Any]], *, is_batch: bool) -> int:
@@ -90,7 +92,9 @@ def run_jobs(session: Session, jobs: Sequence[Job], work: Callable[[Job], dict[s
             say(session, f"stopped by a signal; {len(results)} of {len(jobs)} scans were tried")
             break
     done = len(results) - failed
-    lines = [f"{done} of {len(jobs)} scans done"] if jobs else ["no scans in this shard"]
+    if failed or not jobs:
+        say(session, f"{done} of {len(jobs)} scans done")
+    lines = [str(result["output"]) for result in results if "output" in result]
     show_result(session, {"done": done, "failed": failed, "results": results}, lines)
     if is_stopped:
         return STOPPED

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nfops import __version__
+from nfops.errors import OutputError
 from nfops.grid import Grid
 from nfops.io.formats import output_stem
 from nfops.io.publish import publishing
@@ -58,6 +59,21 @@ class Provenance:
 def sidecar_path(output: Path) -> Path:
     """The sidecar of "t2.nii.gz" is "t2.json" in the same directory."""
     return output.with_name(f"{output_stem(output)}.json")
+
+
+def refuse_foreign_sidecar(output: Path) -> None:
+    """Raise OutputError where the sidecar's place is taken by a JSON that nfops did not write, a converter's say."""
+    path = sidecar_path(output)
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutputError(path, f"cannot be read: {error.strerror}") from error
+    if '"Name": "nfops"' not in text:
+        raise OutputError(
+            path, "is where the sidecar would be, and nfops did not write it", "choose another output name"
+        )
 
 
 def write_sidecar(output: Path, record: Provenance, force: bool = False) -> Path:
