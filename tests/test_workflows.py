@@ -10,7 +10,7 @@ from toy_cohorts import write_pictures, write_volumes
 
 from nfops.bundle import load_bundle
 from nfops.cohort import picture_frame, read_cohort
-from nfops.errors import BundleError, InputError, NfopsError, OutputError, RecipeError
+from nfops.errors import BundleError, NfopsError, OutputError, RecipeError
 from nfops.grid import Reorientation
 from nfops.io import load_image
 from nfops.latents import LatentTable, latents_dir
