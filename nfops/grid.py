@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -60,7 +61,7 @@ class Grid:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         object.__setattr__(self, "affine", affine)
 
-    @property
+    @cached_property
     def spacing_mm(self) -> Array:
         """(3,) distance between neighbouring voxel centres along i, j, k."""
         return np.asarray(np.linalg.norm(self.affine[:3, :3], axis=0))
@@ -70,7 +71,7 @@ class Grid:
         """(3,) field of view, edge to edge, along i, j, k."""
         return self.spacing_mm * self.shape
 
-    @property
+    @cached_property
     def directions(self) -> Array:
         """(3, 3) unit vectors of i, j, k in the world, as columns."""
         return self.affine[:3, :3] / self.spacing_mm

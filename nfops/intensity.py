@@ -40,15 +40,24 @@ class IntensityMap:
 
     def forward(self, values: Array) -> Array:
         """(C, ...) in the scan's units -> float32 on 0..1; values beyond both ends are clipped."""
-        shape = (-1,) + (1,) * (values.ndim - 1)
-        scaled = (values - self.low.reshape(shape)) / (self.high - self.low).reshape(shape)
-        return np.asarray(np.clip(scaled, 0, 1) if self.is_clipped else scaled, dtype=np.float32)
+        low, span = self._ends(values.ndim)
+        scaled = np.subtract(values, low, dtype=np.float32)
+        scaled /= span
+        return np.asarray(np.clip(scaled, 0, 1, out=scaled) if self.is_clipped else scaled)
 
     def inverse(self, values: Array) -> Array:
-        """(C, ...) on 0..1 -> units."""
-        shape = (-1,) + (1,) * (values.ndim - 1)
+        """(C, ...) on 0..1 -> float32 in units."""
+        low, span = self._ends(values.ndim)
         kept = np.clip(values, 0, 1) if self.is_clipped else values
-        return np.asarray(kept * (self.high - self.low).reshape(shape) + self.low.reshape(shape), dtype=np.float32)
+        scaled = np.multiply(kept, span, dtype=np.float32)
+        scaled += low
+        return np.asarray(scaled)
+
+    def _ends(self, ndim: int) -> tuple[Array, Array]:
+        """The low end and the span, float32 (C, 1, ...)."""
+        shape = (-1,) + (1,) * (ndim - 1)
+        span = (self.high - self.low).astype(np.float32)
+        return self.low.astype(np.float32).reshape(shape), span.reshape(shape)
 
 
 def intensity_map(values: Array, settings: IntensitySettings, where: object = "image") -> IntensityMap:

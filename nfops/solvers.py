@@ -46,8 +46,8 @@ class Problem(Protocol):
 
     is_linear: bool
 
-    def start(self, latents: Array) -> Linearisation:
-        """The quadratic problem of a first step: exact where linear, the working response otherwise."""
+    def start(self, latent: Array) -> Linearisation:
+        """The quadratic problem of a first step from one latent (P,): exact where linear, else the working response."""
 
     def linearise(self, latents: Array) -> Linearisation:
         """The loss and its Gauss-Newton model about (B, P) latents."""
@@ -63,7 +63,7 @@ def gauss_newton(problem: Problem, prior: Prior, count: int, steps: int) -> tupl
     the objective is damped (Levenberg-Marquardt), and an image whose damping has no end has converged.
     """
     mean = np.tile(np.asarray(prior.mean, dtype=np.float64), (count, 1))
-    model = problem.start(mean)
+    model = problem.start(mean[0])
     latents = mean - _solve(model, prior, mean, np.zeros(count))
     if problem.is_linear:
         return latents.astype(np.float32), _model_loss(model, latents - mean)

@@ -54,12 +54,22 @@ def evaluate_points(nodal: Array, half_extent: Array, coords: Array) -> Array:
 
 
 def _axis_matrix(coords: Array, half_extent: float, nodes: int) -> Array:
-    """(n, q) coordinates -> (n, nodes): basis values at the points, times the inverse of those at the nodes."""
-    position = (np.clip(coords / half_extent, -1, 1) + 1) * nodes / 2 - 0.5
-    if coords.shape == (nodes, 1) and np.abs(position[:, 0] - np.arange(nodes)).max() < 1e-6:
-        return np.eye(nodes, dtype=np.float32)  # the nodes themselves: exact, and skipped when applied
-    weights = _basis(position.reshape(-1), nodes) @ to_coefficients(nodes)
-    return np.asarray(weights.reshape(*coords.shape, nodes).mean(axis=1), np.float32)
+    """(n, q) coordinates -> (n, nodes), read-only: the slices and slabs of one volume ask for the same again."""
+    return _cell_weights(np.ascontiguousarray(coords, np.float64).tobytes(), coords.shape[1], half_extent, nodes)
+
+
+@lru_cache(maxsize=16)
+def _cell_weights(coords: bytes, per_cell: int, half_extent: float, nodes: int) -> Array:
+    """Basis values at the points, times the inverse of those at the nodes, averaged over each cell."""
+    points = np.frombuffer(coords).reshape(-1, per_cell)
+    position = (np.clip(points / half_extent, -1, 1) + 1) * nodes / 2 - 0.5
+    if points.shape == (nodes, 1) and np.abs(position[:, 0] - np.arange(nodes)).max() < 1e-6:
+        matrix = np.eye(nodes, dtype=np.float32)  # the nodes themselves: exact, and skipped when applied
+    else:
+        weights = _basis(position.reshape(-1), nodes) @ to_coefficients(nodes)
+        matrix = weights.reshape(*points.shape, nodes).mean(axis=1).astype(np.float32)
+    matrix.setflags(write=False)
+    return matrix
 
 
 def _is_identity(matrix: Array) -> bool:

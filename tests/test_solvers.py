@@ -37,7 +37,8 @@ class Wavy:
         slope = -3 * np.sin(3 * latents) + latents / 2
         return Linearisation(self.loss(latents), slope, np.full((len(latents), 1, 1), 0.05))
 
-    start = linearise
+    def start(self, latent):
+        return self.linearise(latent[None])
 
     def loss(self, latents):
         return (np.cos(3 * latents) + latents**2 / 4)[:, 0]

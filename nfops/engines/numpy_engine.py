@@ -61,11 +61,11 @@ class SplineProblem:
         total = np.full(1, lattice.size) if weights is None else weights.reshape(len(weights), -1).sum(axis=1)
         self._total = np.maximum(total, 1e-12)
 
-    def start(self, latents: Array) -> Linearisation:
+    def start(self, latent: Array) -> Linearisation:
         """Least squares on the linked values: exact for an identity head."""
         head, channels = self._field.head, self._values.shape[1]
         target = np.moveaxis(head.link(np.moveaxis(self._values, 1, -1)), -1, 1)
-        rest = splines.apply_axes(self._matrices, self._field.nodal(latents)) - target
+        rest = splines.apply_axes(self._matrices, self._field.nodal(latent[None])) - target
         weighted = rest if self._weights is None else rest * self._weights[:, None]
         scale = 2 / (channels * self._total)
         back = splines.apply_axes(tuple(m.T for m in self._matrices), weighted).reshape(len(rest), -1)

@@ -23,8 +23,9 @@ class TorchProblem:
         ones = np.ones((1, lattice.size), np.float32)
         self._weights = ones if weights is None else weights.reshape(len(weights), -1)
 
-    def start(self, latents: Array) -> Linearisation:
+    def start(self, latent: Array) -> Linearisation:
         """Least squares on the linked values for fields linear in the latent; else the loss itself."""
+        latents = np.tile(latent, (len(self._values), 1))
         if not self._codec.starts_linked:
             return self.linearise(latents)
         return self._collect(latents, self._codec.head.link(self._values), linked=True)
