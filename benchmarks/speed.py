@@ -119,8 +119,15 @@ def coding(runs: int, slices: int) -> dict[str, dict[str, float]]:
     def decode() -> object:
         return render(engine, target, predicted, image.grid).image()
 
+    points = np.prod(lattice[part].shape)
+    dense = np.einsum("ia,jb,pab->ijp", out_a, out_b, output.basis[:, 0], optimize=True).reshape(points, -1)
+    vectors = np.ascontiguousarray(predicted.vectors.T)
+
     name = f"256x256x{slices}"
     return {
+        f"decode {name} / product with the basis at every pixel": interleaved(
+            {"decode": decode, "dense product": lambda: dense @ vectors}, runs
+        ),
         f"encode {name} / bare products": interleaved({"encode": encode, "products": encode_products}, runs),
         f"decode {name} / bare products": interleaved({"decode": decode, "products": decode_products}, runs),
     }

@@ -9,6 +9,9 @@ import numpy as np
 from nfops.arrays import Array
 from nfops.errors import InputError
 
+SAMPLE_SIZE, SAMPLE_MARGIN = 1 << 12, 1 << 6
+"""Of large scans: how many values are sampled to find a percentile's neighbourhood, and half its width in samples."""
+
 
 @dataclass(frozen=True)
 class IntensitySettings:
@@ -82,7 +85,25 @@ def _percentiles(row: Array, settings: IntensitySettings) -> Array:
     """The two percentiles of the finite ones of (N,) values."""
     finite = np.isfinite(row)
     kept = row if finite.all() else row[finite]
-    return np.percentile(kept, [settings.low, settings.high]).astype(np.float64) if len(kept) else np.zeros(2)
+    return np.array([_percentile(kept, p) for p in (settings.low, settings.high)]) if len(kept) else np.zeros(2)
+
+
+def _percentile(values: Array, percent: float) -> float:
+    """As np.percentile, exactly; of many values only those near it, by a sample's word, are put in order."""
+    rank = percent / 100 * (len(values) - 1)
+    step = len(values) // SAMPLE_SIZE
+    if step > 1:
+        sample = np.sort(values[::step])
+        middle = round(rank / step)
+        low, high = (sample[min(max(middle + way * SAMPLE_MARGIN, 0), len(sample) - 1)] for way in (-1, 1))
+        below = int(np.count_nonzero(values < low))
+        near = values[(values >= low) & (values <= high)]
+        if below <= rank and rank + 1 < below + len(near):
+            values, rank = near, rank - below
+    first = int(rank)
+    ends = [first, min(first + 1, len(values) - 1)]
+    lower, upper = np.partition(values, ends)[ends].astype(np.float64)
+    return float(lower + (upper - lower) * (rank - first))
 
 
 def to_channels(values: Array, head: str, labels: Sequence[int]) -> Array:

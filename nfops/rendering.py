@@ -19,6 +19,9 @@ from nfops.sampling import lattice_of
 SLAB_VALUES = 1 << 22
 """About how many values of the output are in memory at once while it is written."""
 
+SLICE_TOLERANCE = 1e-3
+"""In voxels: nearer than this, a slice of the output is a slice of the scan."""
+
 Units = Literal["output-range", "scan", "probability"]
 """Of a rendered field: the recipe's output range (labels as they are), the encoded scan's own units, or, for labels,
 the probability of each."""
@@ -120,15 +123,12 @@ def _slices_on(grid: Grid, axes: tuple[str, str, str], latent: Latent) -> list[i
     aligned = grid.reoriented(grid.reorientation(axes))
     if not latent.frame.is_aligned(aligned):
         return None
-    scan = latent.grid
-    normal = np.cross(scan.directions[:, 0], scan.directions[:, 1])
-    step = float(normal @ scan.affine[:3, 2])
-    first = float(normal @ (aligned.affine[:3, 3] - scan.affine[:3, 3])) / step
-    number = first + np.arange(aligned.shape[2]) * float(normal @ aligned.affine[:3, 2]) / step
+    to_scan = np.linalg.inv(latent.grid.affine) @ aligned.affine  # voxels of the grid -> voxels of the scan
+    number = to_scan[2, 3] + to_scan[2, 2] * np.arange(aligned.shape[2])
     rows = np.rint(number).astype(int)
-    fits = np.abs(number - rows).max() < 1e-3 and rows.min() >= 0 and rows.max() < scan.shape[2]
-    tilted = np.linalg.norm(aligned.directions[:, 2] - scan.directions[:, 2]) > 1e-6
-    return None if tilted or not fits else [int(row) for row in rows]
+    leans = np.abs(to_scan[:2, 2]).max() * aligned.shape[2] > SLICE_TOLERANCE
+    fits = np.abs(number - rows).max() < SLICE_TOLERANCE and rows.min() >= 0 and rows.max() < latent.grid.shape[2]
+    return [int(row) for row in rows] if fits and not leans else None
 
 
 def _own_planes(latent: Latent, grid: Grid, axes: tuple[str, str, str]) -> Grid:
