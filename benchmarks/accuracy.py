@@ -3,8 +3,8 @@
 python benchmarks/accuracy.py DATA RECIPE... [--folds N] [--set KEY=VALUE] [--json FILE]
 
 Folds leave out one patient at a time (`--folds patient`, the default for up to 12 patients) or a group of them.
-Beside each result: the target's ceiling, the mean, and `plain`: the same chain without augmentation and 64 latents a
-side (functional PCA by SVD and ridge), in the same folds.
+Beside each result: the target's ceiling, the mean, and `plain`: the same chain without augmentation and with 64
+latents a side (32 for few scans), in the same folds.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from nfops.workflows.encode import encode
 from nfops.workflows.fit_inr import fit_inr
 from nfops.workflows.train_operator import train_operator
 
-PLAIN = ["augment.copies=0", "source.field.latent=64", "target.field.latent=64"]
+FEW_SCANS = 100
 KINDS = ("result", "ceiling", "mean", "source_ceiling")
 
 
@@ -38,6 +38,12 @@ def folds_of(recipe: Recipe, data: Path, folds: str) -> dict[str, int]:
     count = 5 if folds == "auto" else int(folds)
     shuffled = np.random.default_rng(0).permutation(len(patients))
     return {patient: int(shuffled[number] % count) for number, patient in enumerate(patients)}
+
+
+def plain(recipe: Recipe, data: Path) -> list[str]:
+    """No augmentation and 64 latents a side, 32 for few scans: functional PCA by SVD, and ridge."""
+    latent = 64 if len(read_cohort(recipe, data).rows) > FEW_SCANS else 32
+    return ["augment.copies=0", f"source.field.latent={latent}", f"target.field.latent={latent}"]
 
 
 def run_fold(path: Path, settings: list[str], data: Path, left_out: set[str], folder: Path) -> list[Score]:
@@ -113,15 +119,16 @@ def main() -> None:
     results = {}
     for name in options.recipes:
         path = find_recipe(name).path
-        folds = folds_of(load_recipe(path, options.settings), options.data, options.folds)
-        for kind, settings in (("recipe", options.settings), ("plain", options.settings + PLAIN)):
+        recipe = load_recipe(path, options.settings)
+        folds = folds_of(recipe, options.data, options.folds)
+        for kind, extra in (("recipe", []), ("plain", plain(recipe, options.data))):
             if kind == "plain" and options.no_plain:
                 continue
             scores = []
             for fold in sorted(set(folds.values())):
                 left_out = {patient for patient, number in folds.items() if number == fold}
                 with tempfile.TemporaryDirectory() as folder:
-                    scores += run_fold(path, settings, options.data, left_out, Path(folder))
+                    scores += run_fold(path, options.settings + extra, options.data, left_out, Path(folder))
             results[f"{name} {kind}"] = table_of(scores)
             print(json.dumps({f"{name} {kind}": results[f"{name} {kind}"]}, indent=1), flush=True)
     if options.json:
