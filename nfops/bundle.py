@@ -26,6 +26,9 @@ FORMAT = "nfops-bundle"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PARTS = ("source", "target", "operator")
+FREE_KEYS = ("operator.", "evaluate.", "description", "bundle", "data.root")
+"""What a recipe may say otherwise than when its fields were fitted."""
+
 MAX_MANIFEST_BYTES = 4 << 20
 
 
@@ -129,11 +132,29 @@ def load_bundle(directory: Path) -> Bundle:
     return bundle
 
 
-def refuse_other_recipe(bundle: Bundle, name: str) -> None:
-    """Raise BundleError for a bundle whose fields were fitted by a recipe of another name."""
-    if bundle.name != name:
-        what = f"its fields were fitted by recipe {bundle.name}, not {name}"
-        raise BundleError(bundle.path or "bundle", what, "name another folder with --bundle, or fit the fields again")
+def refuse_other_recipe(bundle: Bundle, recipe: Mapping[str, Any]) -> None:
+    """Raise BundleError where a resolved recipe is not the one that a bundle's fields were fitted by.
+
+    Only the operator, what is evaluated, the description and where the data lie may differ: else the bundle would
+    record settings that were not used.
+    """
+    fitted, asked = _flat(bundle.recipe), _flat(recipe)
+    differing = sorted(key for key in fitted.keys() | asked.keys() if fitted.get(key) != asked.get(key))
+    differing = [key for key in differing if not key.startswith(FREE_KEYS)]
+    if differing:
+        key = "name" if "name" in differing else differing[0]
+        what = f"its fields were fitted with {key} {fitted.get(key)!r}, the recipe says {asked.get(key)!r}"
+        raise BundleError(
+            bundle.path or "bundle", what, "repeat its --set, name another folder with --bundle, or fit again"
+        )
+
+
+def _flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"source.field.latent": 64, ...}."""
+    found: dict[str, Any] = {}
+    for key, value in plain.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
 
 
 def format_description() -> list[str]:

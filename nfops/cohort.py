@@ -98,11 +98,14 @@ def read_cohort(recipe: Recipe, data: Path) -> Cohort:
 def load_pairs(recipe: Recipe, cohort: Cohort, on_row: Callable[[int], None]) -> Iterator[Pair]:
     """Every pair of the cohort, row by row; volumes of a 2-D recipe give one pair a slice."""
     frame = picture_frame(recipe)
+    channels: tuple[int, int] | None = None
     for number, row in enumerate(cohort.rows):
         axes = recipe.geometry.anatomical_axes
         source = load_image(row.source, frame).reoriented(axes)
         target = load_image(row.target, frame).reoriented(axes)
         _check_same_place(row, source.grid, target.grid)
+        channels = channels or (source.channels, target.channels)
+        _check_channels(row, (source.channels, target.channels), channels)
         if recipe.geometry.dims == 3:
             yield Pair(row.scan_id, row.patient, row.split, source, target, source, target)
         else:
@@ -133,6 +136,14 @@ def _slices(recipe: Recipe, row: Row, source: Image, target: Image) -> Iterator[
 
 def _one_slice(image: Image, k: int) -> Image:
     return image.with_values(image.values[..., k : k + 1], image.grid.slab(k, k + 1))
+
+
+def _check_channels(row: Row, got: tuple[int, int], first: tuple[int, int]) -> None:
+    for path, here, there in zip((row.source, row.target), got, first, strict=True):
+        if here != there:
+            raise InputError(
+                path, f"has {here} channels, the first one of the cohort has {there}", "are some in colour?"
+            )
 
 
 def _check_same_place(row: Row, source: Grid, target: Grid) -> None:

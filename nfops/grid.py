@@ -151,6 +151,11 @@ class Grid:
             letters[axis] = "RAS"[world] if not flip else "LPI"[world]
         return "".join(letters)
 
+    def overlaps(self, other: "Grid") -> bool:
+        """Whether the world-aligned boxes around the two fields of view meet."""
+        mine, theirs = self.corners_mm, other.corners_mm
+        return bool((mine.min(axis=0) < theirs.max(axis=0)).all() and (theirs.min(axis=0) < mine.max(axis=0)).all())
+
     def same_as(self, other: "Grid", tolerance_voxels: float = 1e-3) -> bool:
         """Whether both grids have the same shape and every corner at the same place."""
         if self.shape != other.shape:

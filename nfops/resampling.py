@@ -18,6 +18,7 @@ from nfops.image import Image
 from nfops.interpolation import axis_weights, coefficients
 from nfops.memory import require_memory
 
+MOST_LABELS = 64
 METHODS = ("cubic", "linear", "nearest")
 CENTRE_TOLERANCE = 1e-3
 """In input voxels: closer than this to voxel centres everywhere, values are copied, not interpolated."""
@@ -199,6 +200,13 @@ def find_slice_axis(grid: Grid, slice_axis: int | None = None) -> int:
     return (coarse or single or [2])[0]
 
 
+def looks_like_labels(image: Image) -> bool:
+    """Whether an image holds so few whole numbers that it is most likely a label map, which only "nearest" keeps."""
+    if image.header.is_scaled or not image.header.file_dtype.startswith(("int", "uint")):
+        return False
+    return len(np.unique(image.values)) <= MOST_LABELS
+
+
 def choose_grid(
     grid: Grid,
     shape: tuple[int, ...] | None = None,
@@ -212,11 +220,13 @@ def choose_grid(
     axis. slice_axis: the user's or else the header's word, if there is one (see `find_slice_axis`).
 
     Raises:
-        UsageError: several asked for, or sizes that make no sense. MemoryLimitError: a grid larger than the memory.
+        UsageError: several asked for, sizes that make no sense, a `like` elsewhere in space.
     """
     if sum(wish is not None for wish in (shape, spacing_mm, like)) > 1:
         raise UsageError("output grid", "expected at most one of --shape, --spacing and --like")
     if like is not None:
+        if not grid.overlaps(like):
+            raise UsageError("--like", "shows another part of space than the scan: nothing would be left of it")
         return like
     chosen = grid
     if shape is not None:

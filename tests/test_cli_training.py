@@ -84,13 +84,17 @@ def test_the_manifest_holds_the_resolved_recipe_and_no_path(here):
     assert str(here) not in text
 
 
-def test_the_recipe_in_the_bundle_stays_the_one_of_its_fields(here):
-    assert nfops("fit-inr", "-r", "r.yaml", "--data", "data", "-q", "--set", "source.field.latent=5").code == 0
-    for verb in CHAIN[1:]:  # without the same --set
-        assert nfops(verb, "-r", "r.yaml", "--data", "data", "-q").code == 0
-    found = nfops("info", "--json", "bundles/blobs").document
+@pytest.mark.parametrize("changed", ["augment.copies=1", "encode.prior=0.5", "seed=9", "source.field.latent=5"])
+def test_a_bundle_never_records_settings_that_were_not_used(here, changed):
+    run_chain("-q", upto=2)
+    for verb in CHAIN[1:]:
+        ran = nfops(verb, "-r", "r.yaml", "--data", "data", "-q", "-f", "--set", changed)
+        assert (ran.code, len(ran.err.splitlines())) == (4, 1)
+        assert f"fitted with {changed.partition('=')[0]}" in ran.err
+    ran = nfops("train-operator", "-r", "r.yaml", "--data", "data", "-q", "--set", "operator.strengths=[7]")
     manifest = json.loads((here / "bundles" / "blobs" / "manifest.json").read_text())
-    assert found["source"]["latent"] == manifest["recipe"]["source"]["field"]["latent"] == 5
+    assert ran.code == 0
+    assert manifest["recipe"]["operator"]["strengths"] == [7]
 
 
 def test_the_same_seed_gives_the_same_bundle(here):
@@ -133,7 +137,7 @@ def test_a5_what_is_trained_already_is_refused_and_force_replaces_it(here):
 def test_c66_latents_of_other_fields_are_refused(here):
     run_chain("-q", upto=2)
     assert nfops("fit-inr", "-r", "r.yaml", "--data", "data", "-q", "-f", "--set", "seed=9").code == 0
-    ran = nfops("train-operator", "-r", "r.yaml", "--data", "data")
+    ran = nfops("train-operator", "-r", "r.yaml", "--data", "data", "--set", "seed=9")
     assert (ran.code, len(ran.err.splitlines())) == (4, 1)
     assert "encode --force" in ran.err
 
@@ -144,7 +148,7 @@ def test_a_bundle_of_another_recipe_is_not_trained_further(here):
     for verb in CHAIN[1:]:
         ran = nfops(verb, "-r", "s.yaml", "--data", "data", "--bundle", "bundles/blobs", "-f")
         assert (ran.code, len(ran.err.splitlines())) == (4, 1)
-        assert "fitted by recipe blobs, not other" in ran.err
+        assert "fitted with name 'blobs', the recipe says 'other'" in ran.err
 
 
 def test_a_folder_of_something_else_is_never_replaced(here):

@@ -203,3 +203,12 @@ def test_a_slice_is_mapped_by_the_intensities_of_its_whole_volume(tmp_path):
     whole = prepare(spec, pairs[0].source_scan, "a").scales
     assert len(pairs) == 4
     assert ends == pytest.approx([float(scale.high[0]) for scale in whole])
+
+
+def test_a_scan_in_colour_among_grey_ones_is_named(folder):
+    recipe = load_recipe(folder / "recipe.yaml")
+    cohort = read_cohort(recipe, folder)
+    victim = cohort.rows[3].source
+    Picture.open(victim).convert("RGB").save(victim)
+    with pytest.raises(InputError, match=rf"{victim.name}: has 3 channels, the first one of the cohort has 1"):
+        list(load_pairs(recipe, cohort, lambda done: None))

@@ -10,7 +10,7 @@ from nfops import memory, resampling
 from nfops.errors import MemoryLimitError, UsageError
 from nfops.grid import Grid, Reorientation
 from nfops.image import Header, Image
-from nfops.resampling import choose_grid, find_slice_axis, resample
+from nfops.resampling import choose_grid, find_slice_axis, looks_like_labels, resample
 
 DIRECTION = np.array([1.0, 0.5, -0.7])
 
@@ -198,3 +198,19 @@ def test_c60_sizes_beyond_the_memory(monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda: 1000)
     with pytest.raises(MemoryLimitError):
         resample(noise(), SOURCE)
+
+
+def test_like_another_part_of_space_is_refused():
+    near, far = Grid((4, 4, 4), np.eye(4)), Grid((4, 4, 4), np.eye(4) + np.array([[0, 0, 0, 90.0]] + [[0] * 4] * 3))
+    assert near.overlaps(near)
+    assert not near.overlaps(far)
+    with pytest.raises(UsageError, match="another part of space"):
+        choose_grid(near, like=far)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "expected"), [(5, "uint8", True), (5, "float32", False), (200, "int16", False)]
+)
+def test_a_label_map_is_known_by_its_few_whole_numbers(values, dtype, expected):
+    data = np.random.default_rng(0).integers(0, values, (1, 12, 12, 12)).astype(np.float32)
+    assert looks_like_labels(Image(data, Grid((12, 12, 12), np.eye(4)), Header(file_dtype=dtype))) is expected

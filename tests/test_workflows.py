@@ -157,7 +157,8 @@ class TestWhatIsRefused:
     def test_latents_of_other_fields(self, tmp_path):
         recipe, folder, bundle = self.fitted(tmp_path)
         encode(recipe, folder, bundle)
-        fit_inr(load_recipe(folder / "recipe.yaml", ("augment.copies=1",)), folder, bundle, force=True)
+        recipe = load_recipe(folder / "recipe.yaml", ("augment.copies=1",))
+        fit_inr(recipe, folder, bundle, force=True)
         with pytest.raises(BundleError, match=r"made by other fields.*encode --force"):
             train_operator(recipe, folder, bundle)
         with pytest.raises(BundleError, match="made by other fields"):

@@ -1,5 +1,6 @@
 """`nfops apply`: encode -> operator -> decode on new scans."""
 
+import os
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -78,7 +79,7 @@ def command(session: Session, inputs: tuple[str, ...], recipe: str, bundle: Path
     jobs = _jobs(session, inputs, options)
     pictures = _pictures(places, options["pixel_mm"])
     request = grid_request(options, pictures)
-    translator = _translator(places, session)
+    translator = _translator(places, session, soft=options["soft"])
     say(session, f"bundle {places.bundle}, device {translator.engine.device}", verbosity=1)
     is_batch = options["out"] is None
     if is_batch:
@@ -102,8 +103,12 @@ def _command_without(jobs: list[Job], inputs: tuple[str, ...]) -> tuple[str, ...
 
 def _jobs(session: Session, inputs: tuple[str, ...], options: dict[str, Any]) -> list[Job]:
     from nfops.io import list_inputs, plan_outputs
+    from nfops.io.opening import first_bytes
 
     batch = None if options["batch"] is None else str(options["batch"])
+    for name in inputs:
+        if name and not os.path.lexists(name):
+            first_bytes(Path(name))  # says so, and which name is near: better now than after a long batch
     everything = list_inputs(inputs, batch, sys.stdin)
     plan = plan_outputs(everything, options["out"], options["out_dir"])
     index, count = options["shard"] or (0, 1)
@@ -113,13 +118,15 @@ def _jobs(session: Session, inputs: tuple[str, ...], options: dict[str, Any]) ->
     return jobs
 
 
-def _translator(places: Places, session: Session) -> "Translator":
-    from nfops.errors import BundleError
+def _translator(places: Places, session: Session, *, soft: bool) -> "Translator":
+    from nfops.errors import BundleError, UsageError
     from nfops.workflows.apply import open_translator
 
     if not (places.bundle / "manifest.json").is_file() and not places.bundle.is_file():
         raise BundleError(places.recipe.name, f"no trained bundle at {places.bundle}", places.how_to_train())
     translator = open_translator(places.bundle, session.device)
+    if soft and not translator.bundle.specs["target"].is_label:
+        raise UsageError("--soft", f"recipe {places.recipe.name} predicts intensities, not labels")
     if translator.bundle.name != places.recipe.name:
         what = f"warning: the bundle was trained by recipe {translator.bundle.name}, not {places.recipe.name}"
         say(session, f"{places.bundle}: {what}")

@@ -22,7 +22,7 @@ EXAMPLES = [
 
 RECIPE = "brain_t1t2"
 ABOUT = (
-    "T1 slices of a patient whom the bundle has never seen (msl04 of the cohort) were encoded as {latent} numbers a "
+    "T1 slices of a patient who was not in the training (msl04 of the cohort) were encoded as {latent} numbers a "
     "slice, moved to the T2 latent space by ridge regression, and decoded on the scan's own grid. Over {slices} slices "
     "the prediction reaches {result:.1f} dB PSNR against the real T2; the bundle's mean T2 image reaches {mean:.1f} dB."
 )

@@ -39,8 +39,8 @@ CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_
 
 EXAMPLES = [
     (
-        "Make a PD scan into a T2 scan of 256 x 256",
-        "nfops apply -r knee_pd2t2 scan.nii.gz --out t2.nii.gz --shape 256x256",
+        "Make a T1 scan of the brain into a T2 scan of 256 x 256",
+        "nfops apply -r brain_t1t2 t1.nii.gz --out t2.nii.gz --shape 256x256",
     ),
     ("Resample a scan to cubes of 1 mm", "nfops resample scan.nii.gz --out iso.nii.gz --spacing 1"),
 ]

@@ -136,11 +136,11 @@ DTYPES = ("auto", "same", "uint8", "int16", "int32", "float32", "float64")
 
 
 def available_threads() -> int:
-    """The processors this process may use, and no more than Slurm gave the task."""
+    """The processors this process may use, and no more than Slurm gave the task or OMP_NUM_THREADS allows."""
     affinity = getattr(os, "sched_getaffinity", None)
     count = len(affinity(0)) if affinity else os.cpu_count() or 1
-    share = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    return min(count, int(share)) if share.isdecimal() and int(share) > 0 else count
+    shares = (os.environ.get(name, "") for name in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS"))
+    return min([count, *(int(share) for share in shares if share.isdecimal() and int(share) > 0)])
 
 
 def _limit_threads(_ctx: click.Context, _param: click.Parameter, value: int | None) -> int:
@@ -169,7 +169,7 @@ nthreads_option = click.option(
     callback=_limit_threads,
     envvar="NFOPS_NTHREADS",
     show_envvar=True,
-    help="Threads to use; without it, all processors that this process (and SLURM_CPUS_PER_TASK) may use.",
+    help="Threads to use; without it, what affinity, SLURM_CPUS_PER_TASK and OMP_NUM_THREADS allow.",
 )
 progress_option = click.option(
     "--progress",

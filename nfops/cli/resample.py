@@ -1,6 +1,6 @@
 """`nfops resample`: read a scan on another grid."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,10 +169,14 @@ def _grid(image: "Image", options: dict[str, Any], pictures: "PictureFrame") -> 
 
 def _interpolated(image: "Image", grid: "Grid", method: str, fill: float) -> "Rendering":
     from nfops.rendering import Rendering
-    from nfops.resampling import resample
+    from nfops.resampling import looks_like_labels, resample
 
     result = resample(image, grid, method, fill)
-    return Rendering(grid, result.header, result.channels, lambda: iter([result.values]))
+    header = result.header
+    if method != "nearest" and not grid.same_as(image.grid, 0) and looks_like_labels(image):
+        what = f"this looks like a label map: {method} makes values between its labels, --method nearest does not"
+        header = replace(header, warnings=(*header.warnings, what))
+    return Rendering(grid, header, result.channels, lambda: iter([result.values]))
 
 
 def _through_field(session: Session, job: Job, image: "Image", grid: "Grid", field: _Field) -> "Rendering":

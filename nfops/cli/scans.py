@@ -64,9 +64,9 @@ def check_outputs(jobs: Sequence[Job], session: Session) -> None:
     for job in jobs:
         output_format(job.output)
     outputs = [path for job in jobs for path in (job.output, sidecar_path(job.output))]
-    refuse_existing(outputs, [job.source for job in jobs], session.force)
     for job in jobs:
         refuse_foreign_sidecar(job.output)
+    refuse_existing(outputs, [job.source for job in jobs], session.force)
 
 
 def run_jobs(session: Session, jobs: Sequence[Job], work: Callable[[Job], dict[str, Any]], *, is_batch: bool) -> int:

@@ -14,6 +14,9 @@ from nfops.latents import Latent
 from nfops.rendering import Rendering, render
 from nfops.resampling import choose_grid
 
+UNLIKE = 3.0
+"""A scan whose residual is this many times the 99th percentile of the training scans is warned about."""
+
 
 @dataclass(frozen=True)
 class GridRequest:
@@ -54,8 +57,26 @@ def apply(
     encoded = encode_image(translator.engine, source, image, where)
     predicted = replace(encoded, vectors=translator.engine.operate(encoded.vectors))
     drawn = render(translator.engine, target, predicted, grid, "probability" if soft else "output-range")
-    kept = replace(image.header, is_scaled=False, is_colour=False, time_step=(0.0, 0), intent=drawn.header.intent)
+    warnings = (*image.header.warnings, *_unlike(translator.bundle, encoded))
+    kept = replace(
+        image.header,
+        is_scaled=False,
+        is_colour=False,
+        time_step=(0.0, 0),
+        intent=drawn.header.intent,
+        warnings=warnings,
+    )
     return replace(drawn, header=kept), encoded
+
+
+def _unlike(bundle: Bundle, encoded: Latent) -> tuple[str, ...]:
+    """A warning for a scan of which the source field leaves far more unexplained than of the training scans."""
+    usual = bundle.operator.get("source_residual", {}).get("p99")
+    found = float(encoded.residual.mean())
+    if usual is None or found <= UNLIKE * usual:
+        return ()
+    what = f"the source field leaves {found:.2g} of it unexplained, of the training scans at most about {usual:.2g}"
+    return (f"the scan looks unlike those the recipe was trained on: {what}",)
 
 
 def output_grid(image: Image, spec: CodecSpec, request: GridRequest) -> Grid:

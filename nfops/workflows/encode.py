@@ -15,6 +15,7 @@ from nfops.io.publish import publishing_directory, refuse_directory
 from nfops.latents import TABLES, LatentTable, latents_dir
 from nfops.progress import OnStep, Step, silent
 from nfops.recipe import Recipe
+from nfops.schema import to_plain
 from nfops.solvers import gauss_newton
 
 
@@ -33,7 +34,7 @@ def encode(
 ) -> EncodeReport:
     """Encode source and target of every row; training rows also in the recipe's augmented copies."""
     bundle = load_bundle(bundle_dir)
-    refuse_other_recipe(bundle, recipe.name)
+    refuse_other_recipe(bundle, to_plain(recipe))
     directory = latents_dir(bundle_dir)
     refuse_directory(directory, force, TABLES[0])
     engine = open_engine(bundle, device)
@@ -54,7 +55,7 @@ def plan_encode(
 ) -> dict[str, object]:
     """What `encode` would do, once everything that can be checked has been."""
     bundle = load_bundle(bundle_dir)
-    refuse_other_recipe(bundle, recipe.name)
+    refuse_other_recipe(bundle, to_plain(recipe))
     refuse_directory(latents_dir(bundle_dir), force, TABLES[0])
     open_engine(bundle, device)
     cohort = read_cohort(recipe, data)

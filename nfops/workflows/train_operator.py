@@ -55,10 +55,10 @@ def train_operator(
         "form": getattr(operator, "form", "torch"),
         "rows": len(training["source"]),
         "figures": dict(getattr(operator, "figures", {})),
+        "source_residual": _residuals(training["source"]),
     }
     arrays = {**bundle.arrays, "operator": state_arrays(operator)}
-    resolved = {**bundle.recipe, "operator": to_plain(recipe)["operator"]}  # the rest is what the fields came from
-    trained = replace(bundle, recipe=resolved, arrays=arrays, operator=figures)
+    trained = replace(bundle, recipe=to_plain(recipe), arrays=arrays, operator=figures)
     originals = training["target"].where(training["target"].copies == 0)
     save_bundle(trained, bundle_dir, force=True)
     reloaded = load_bundle(bundle_dir)
@@ -82,7 +82,7 @@ def plan_train(recipe: Recipe, bundle_dir: Path, *, device: str = "auto", force:
 def _training_tables(recipe: Recipe, bundle_dir: Path, *, force: bool) -> tuple[Bundle, dict[str, LatentTable]]:
     """The bundle, and the rows of its latent tables that the recipe trains on."""
     bundle, directory = load_bundle(bundle_dir), latents_dir(bundle_dir)
-    refuse_other_recipe(bundle, recipe.name)
+    refuse_other_recipe(bundle, to_plain(recipe))
     if bundle.has_operator and not force:
         raise OutputError(bundle_dir, "this bundle has an operator already", "use --force to replace it")
     tables = {side: _load_table(bundle, directory, side) for side in ("source", "target")}
@@ -98,6 +98,12 @@ def _validate(recipe: Recipe, cohort: Cohort, score: Callable[[Pair], Score], on
     cohort = cohort.with_splits(others)
     total = len(cohort.rows)
     return [score(pair) for pair in load_pairs(recipe, cohort, lambda done: on_step(Step("validation", done, total)))]
+
+
+def _residuals(source: LatentTable) -> dict[str, float]:
+    """What the source field leaves unexplained of the training scans: a scan that leaves far more is unlike them."""
+    own = source.residual[source.copies == 0]
+    return {"median": float(np.median(own)), "p99": float(np.percentile(own, 99))}
 
 
 def _load_table(bundle: Bundle, directory: Path, side: str) -> LatentTable:
