@@ -51,10 +51,12 @@ class IntensityMap:
     def inverse(self, values: Array) -> Array:
         """(C, ...) on 0..1 -> float32 in units."""
         low, span = self._ends(values.ndim)
-        kept = np.clip(values, 0, 1) if self.is_clipped else values
-        scaled = np.multiply(kept, span, dtype=np.float32)
+        scaled = np.array(values, np.float32, order="K")
+        if self.is_clipped:
+            np.clip(scaled, 0, 1, out=scaled)
+        scaled *= span
         scaled += low
-        return np.asarray(scaled)
+        return scaled
 
     def _ends(self, ndim: int) -> tuple[Array, Array]:
         """The low end and the span, float32 (C, 1, ...)."""

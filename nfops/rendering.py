@@ -38,7 +38,8 @@ class Rendering:
 
     def image(self) -> Image:
         """All of it in memory."""
-        return Image(np.concatenate(list(self.slabs()), axis=3), self.grid, self.header)
+        slabs = list(self.slabs())
+        return Image(slabs[0] if len(slabs) == 1 else np.concatenate(slabs, axis=3), self.grid, self.header)
 
 
 def render(engine: Engine, side: Side, latent: Latent, grid: Grid, units: Units = "output-range") -> Rendering:
@@ -84,26 +85,35 @@ class _Painter:
 
     def _decode(self, aligned: Grid, rows: list[int] | None) -> Array:
         """Field values (C, ...) on a grid that is on the recipe's axes; rows: which slice each of its slices shows."""
-        spec, latent, name = self.side.spec, self.latent, self.side.name
-        out = np.zeros((spec.channels, *aligned.shape), np.float32)
-        if spec.head == "softmax":
-            out[0] = 1
-        half_extent = np.array(spec.half_extent)
-        if latent.frame.is_aligned(aligned):
-            lattice = lattice_of(aligned, latent.frame, spec.spacing)
-            part = lattice.inside(half_extent)
-            if not lattice[part].size:
-                return out
-            vectors = latent.vectors if rows is None else latent.vectors[rows]
-            decoded = self.engine.decode(name, vectors, lattice[part])
-            out[:, *part] = decoded[0] if rows is None else np.moveaxis(decoded, 0, -1)
+        spec, latent = self.side.spec, self.latent
+        if not latent.frame.is_aligned(aligned):
+            return self._decode_points(aligned)
+        lattice = lattice_of(aligned, latent.frame, spec.spacing)
+        part = lattice.inside(np.array(spec.half_extent))
+        vectors = latent.vectors if rows is None else latent.vectors[rows]
+        if lattice[part].shape == lattice.shape:
+            decoded = self.engine.decode(self.side.name, vectors, lattice)
         else:
-            coords = latent.frame.coords(aligned.points_mm())
-            inside = (np.abs(coords) <= half_extent * (1 + 1e-6)).all(axis=-1)
-            if not inside.any():
-                return out
-            out[:, inside] = self.engine.decode_points(name, latent.vectors, coords[inside])
-        return out
+            decoded = self._outside((len(vectors), spec.channels, *lattice.shape))
+            if lattice[part].size:
+                decoded[:, :, *part] = self.engine.decode(self.side.name, vectors, lattice[part])
+        return np.asarray(decoded[0] if rows is None else np.moveaxis(decoded, 0, -1))
+
+    def _decode_points(self, aligned: Grid) -> Array:
+        """As `_decode`, where the grid's axes are not the scan's: point by point, 3-D only."""
+        coords = self.latent.frame.coords(aligned.points_mm())
+        inside = (np.abs(coords) <= np.array(self.side.spec.half_extent) * (1 + 1e-6)).all(axis=-1)
+        decoded: Array = self._outside((1, self.side.spec.channels, *aligned.shape))[0]
+        if inside.any():
+            decoded[:, inside] = self.engine.decode_points(self.side.name, self.latent.vectors, coords[inside])
+        return decoded
+
+    def _outside(self, shape: tuple[int, ...]) -> Array:
+        """(B, C, ...): what a field is outside its domain, 0 or surely the first label."""
+        values = np.zeros(shape, np.float32)
+        if self.side.spec.head == "softmax":
+            values[:, 0] = 1
+        return values
 
     def _in_units(self, decoded: Array, rows: list[int] | None) -> Array:
         """Decoded values -> labels, probabilities or intensities; slices last."""
