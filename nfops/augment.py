@@ -86,7 +86,7 @@ def sample_nodes(scan: Voxels, nodes: tuple[int, ...], node_mm: Array, warp: War
     covered = np.ones(shape, np.float32) if scan.known is None else scan.known
     inside = ndimage.affine_transform(covered, matrix, offset, fine, order=0, mode="grid-constant")
     if warp.exponent != 1:
-        sampled = np.maximum(sampled, 0) ** warp.exponent
+        sampled = np.sign(sampled) * np.abs(sampled) ** warp.exponent
     return _cell_means(sampled, nodes, per_cell), _cell_means(inside[None], nodes, per_cell)[0]
 
 

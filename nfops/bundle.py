@@ -26,7 +26,7 @@ FORMAT = "nfops-bundle"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PARTS = ("source", "target", "operator")
-FREE_KEYS = ("operator.", "evaluate.", "description", "bundle", "data.root")
+FREE_KEYS = ("operator.", "evaluate.", "description", "bundle", "data.root", "data.validation")
 """What a recipe may say otherwise than when its fields were fitted."""
 
 MAX_MANIFEST_BYTES = 4 << 20

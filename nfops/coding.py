@@ -81,16 +81,10 @@ def prepare(spec: CodecSpec, aligned: Image, where: object, whole: Image | None 
 
 def _scales(spec: CodecSpec, values: Array, stack: Array, where: object) -> tuple[IntensityMap, ...]:
     """One intensity map per slice (B), from the whole scan or from each slice."""
-    per_slice = spec.intensity.over == "slice" and spec.dims == 2
-    try:
-        whole = None if per_slice else intensity_map(values, spec.intensity, where)
-        return tuple(whole or _slice_map(spec, item, values, where) for item in stack)
-    except InputError:
-        if spec.constant == "error":
-            raise
-        least = np.where(np.isfinite(values), values, np.inf).min(axis=(1, 2, 3))
-        low = np.where(np.isfinite(least), least, 0)
-        return (IntensityMap(low, low + 1),) * len(stack)
+    passes = spec.constant == "pass"
+    if spec.intensity.over == "slice" and spec.dims == 2:
+        return tuple(_slice_map(spec, item, values, where) for item in stack)
+    return (intensity_map(values, spec.intensity, where, pass_constant=passes),) * len(stack)
 
 
 def _slice_map(spec: CodecSpec, item: Array, values: Array, where: object) -> IntensityMap:
@@ -98,7 +92,7 @@ def _slice_map(spec: CodecSpec, item: Array, values: Array, where: object) -> In
     try:
         return intensity_map(item, spec.intensity, where)
     except InputError:
-        return intensity_map(values, spec.intensity, where)
+        return intensity_map(values, spec.intensity, where, pass_constant=spec.constant == "pass")
 
 
 def _check_fits(spec: CodecSpec, aligned: Image, where: object) -> None:

@@ -1,5 +1,6 @@
 """What a field is fitted to: a cohort's pairs, warped copies included, on the nodes of one domain."""
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -63,6 +64,12 @@ def plan_spec(recipe: Recipe, side: str, pairs: list[Pair], domain: Domain, radi
     return spec if spec.is_label else _with_range(recipe, side, spec, pairs)
 
 
+def worker_count() -> int:
+    """As many threads as the numerical libraries were told to use."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdecimal() and int(told) > 0 else os.cpu_count() or 1
+
+
 @dataclass(frozen=True, eq=False)
 class Sampler:
     """Draws one side of a cohort on the nodes of its domain: the scans as they are (copy 0), and warped copies."""
@@ -103,7 +110,7 @@ class Sampler:
             drawn, coverage[rows] = self.draw(pairs[index], copies)
             values[rows] = np.moveaxis(head.link(np.moveaxis(drawn, 1, -1)), -1, 1)
 
-        with ThreadPoolExecutor() as pool:  # scipy.ndimage works without the interpreter's lock
+        with ThreadPoolExecutor(worker_count()) as pool:  # scipy.ndimage works without the interpreter's lock
             for _ in pool.map(fill, range(len(pairs))):
                 pass
         return FieldSamples(values, coverage, self.domain, self.recipe.seed)
@@ -137,13 +144,14 @@ def _with_range(recipe: Recipe, side: str, spec: CodecSpec, pairs: list[Pair]) -
 def _labels(recipe: Recipe, side: str, pairs: list[Pair]) -> tuple[int, ...]:
     """The recipe's labels; for softmax without any, the values found in the training scans."""
     part = recipe.source if side == "source" else recipe.target
-    if part.head != "softmax" or part.labels:
+    if part.head != "softmax":
         return tuple(part.labels or ())
-    found = sorted({float(v) for pair in pairs for v in np.unique(pair.image(side).values)})
+    values = {float(v) for pair in pairs for v in np.unique(pair.image(side).values)}
+    found = sorted(value for value in values if np.isfinite(value))
     if len(found) > MAX_LABELS or any(v != int(v) for v in found):
-        raise RecipeError(
-            recipe.name,
-            f"{side}.labels: {len(found)} different values in the training scans are no label map",
-            f"softmax takes at most {MAX_LABELS} whole numbers",
-        )
-    return tuple(int(v) for v in found)
+        what = f"{side}.labels: {len(found)} different values in the training scans are no label map"
+        raise RecipeError(recipe.name, what, f"softmax takes at most {MAX_LABELS} whole numbers")
+    if part.labels and (unnamed := sorted({int(v) for v in found} - set(part.labels))):
+        what = f"{side}.labels: the training scans also hold {', '.join(map(str, unnamed))}"
+        raise RecipeError(recipe.name, what, "name every label, the background first")
+    return tuple(part.labels or (int(v) for v in found))

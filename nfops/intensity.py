@@ -65,8 +65,13 @@ class IntensityMap:
         return self.low.astype(np.float32).reshape(shape), span.reshape(shape)
 
 
-def intensity_map(values: Array, settings: IntensitySettings, where: object = "image") -> IntensityMap:
-    """The map of one scan (or slice), values (C, ...). Raises InputError where there is no contrast to map."""
+def intensity_map(
+    values: Array, settings: IntensitySettings, where: object = "image", *, pass_constant: bool = False
+) -> IntensityMap:
+    """The map of one scan (or slice), values (C, ...).
+
+    Raises InputError for a channel without contrast, which `pass_constant` lets through as zeros.
+    """
     channels = len(values)
     if settings.map == "none":
         return IntensityMap(np.zeros(channels), np.ones(channels), is_clipped=False)
@@ -74,10 +79,14 @@ def intensity_map(values: Array, settings: IntensitySettings, where: object = "i
         return IntensityMap(np.full(channels, settings.low), np.full(channels, settings.high))
     flat = values.reshape(channels, -1)
     ends = np.stack([_percentiles(row, settings) for row in flat])
-    if (ends[:, 0] >= ends[:, 1]).any():
+    flat_ones = ends[:, 0] >= ends[:, 1]
+    if flat_ones.any() and pass_constant:
+        ends[flat_ones, 1] = ends[flat_ones, 0] + 1
+    elif flat_ones.any():
+        level = ends[flat_ones][0, 0]
         raise InputError(
             where,
-            f"no contrast: percentiles {settings.low:g} and {settings.high:g} are both {ends[0, 0]:g}",
+            f"no contrast: percentiles {settings.low:g} and {settings.high:g} are both {level:g}",
             "is the image empty? training with `source.constant: pass` lets it through",
         )
     return IntensityMap(ends[:, 0], ends[:, 1])

@@ -68,6 +68,9 @@ class Data:
     )
     split: str = setting(default="split", metadata=about("Column that says what a row is for."))
     train: tuple[str, ...] = setting(default=("train",), metadata=about("Values of that column to learn from."))
+    validation: tuple[str, ...] = setting(
+        default=("val",), metadata=about("Values of that column to report on; rows of any other are never read.")
+    )
     source: str = setting(metadata=about("File of the source image in root; {column} stands for a value of the table."))
     target: str = setting(metadata=about("File of the target image, in the same way."))
     where: dict[str, str | int | float] = setting(
@@ -262,7 +265,10 @@ class Augment:
 class Evaluate:
     """`evaluate`: what is measured."""
 
-    metrics: tuple[Metric, ...] = setting(default=("psnr", "ssim"), metadata=about("What to measure on each scan."))
+    metrics: tuple[Metric, ...] = setting(
+        default=("psnr", "ssim"), metadata=about("What nfops evaluate, which comes later, measures on each scan.")
+    )
     resolutions: tuple[float, ...] = setting(
-        default=(1.0,), metadata=about("Fractions of the full resolution to encode at.", above=0, high=1)
+        default=(1.0,),
+        metadata=about("Fractions of the full resolution that nfops evaluate encodes at.", above=0, high=1),
     )

@@ -54,7 +54,7 @@ def render(engine: Engine, side: Side, latent: Latent, grid: Grid, units: Units 
     painter = _Painter(engine, side, latent, units)
     if spec.dims == 2 and _slices_on(grid, spec.axes, latent) is None:
         drawn = render(engine, side, latent, _own_planes(latent, grid, spec.axes), units).image()
-        resampled = resample(drawn, grid, "nearest" if is_label else "linear")
+        resampled = resample(drawn, grid, "nearest" if is_label else "linear", painter.beyond())
         return Rendering(grid, header, channels, lambda: iter([resampled.values]))
 
     def slabs() -> Iterator[Array]:
@@ -107,6 +107,13 @@ class _Painter:
         if inside.any():
             decoded[:, inside] = self.engine.decode_points(self.side.name, self.latent.vectors, coords[inside])
         return decoded
+
+    def beyond(self) -> float:
+        """What is drawn where there is no scan: the low end of the units, the first label."""
+        spec = self.side.spec
+        if spec.is_label:
+            return float(spec.labels[0]) if spec.head == "softmax" and self.units != "probability" else 0.0
+        return float(self.latent.scales[0].low[0]) if self.units == "scan" else float(spec.range_low[0])
 
     def _outside(self, shape: tuple[int, ...]) -> Array:
         """(B, C, ...): what a field is outside its domain, 0 or surely the first label."""

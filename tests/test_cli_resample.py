@@ -260,3 +260,40 @@ def test_a_sidecar_never_replaces_the_json_of_another_program(here):
     assert "nfops did not write it" in ran.err
     assert names(here) == ["scan.json", "scan.nii.gz"]
     assert "EchoTime" in (here / "scan.json").read_text()
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SAL", "ILA"])
+def test_a_slice_becomes_the_same_picture_however_it_is_stored(here, codes):
+    """Left at the right and front at the top: a picture has no affine, so its directions are a convention."""
+    values = np.arange(5 * 7, dtype=float).reshape(5, 7, 1)
+    axial = nibabel.Nifti1Image(values, np.diag([2.0, 2, 4, 1]))
+    towards = nibabel.orientations.ornt_transform(
+        nibabel.orientations.io_orientation(axial.affine), nibabel.orientations.axcodes2ornt(codes)
+    )
+    nibabel.save(axial.as_reoriented(towards), here / "slice.nii.gz")
+    assert nfops("resample", "slice.nii.gz", "--out", "slice.png", "-q").code == 0
+    picture = np.asarray(Picture.open(here / "slice.png"))
+    assert np.array_equal(picture, values[::-1, ::-1, 0].T)  # columns to the left, rows to the back
+
+
+def test_a_reference_lends_its_words_about_position(here):
+    bare = nibabel.Nifti1Image(np.ones((6, 6, 6), np.float32), None)
+    nibabel.save(bare, here / "bare.nii")
+    save_nifti(
+        here / "ref.nii", np.zeros((6, 6, 6)), np.diag([1.0, 1, 1, 1]) + np.array([[0, 0, 0, -2.0]] * 3 + [[0] * 4])
+    )
+    ran = nfops("resample", "bare.nii", "--out", "out.nii", "--like", "ref.nii")
+    assert ran.code == 0
+    assert "does not say where in the body it lies" in ran.err
+    out, reference = nibabel.load(here / "out.nii"), nibabel.load(here / "ref.nii")
+    assert out.header["sform_code"] == reference.header["sform_code"] > 0
+    assert np.allclose(out.affine, reference.affine)
+
+
+def test_a_label_map_made_smooth_is_warned_about(here):
+    labels = np.random.default_rng(0).integers(0, 4, (8, 8, 8))
+    save_nifti(here / "labels.nii", labels, dtype="uint8")
+    ran = nfops("resample", "labels.nii", "--out", "out.nii", "--shape", "16x16x16")
+    assert ran.code == 0
+    assert "looks like a label map" in ran.err
+    assert nfops("resample", "labels.nii", "--out", "n.nii", "--shape", "16x16x16", "--method", "nearest").err == ""

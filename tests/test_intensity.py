@@ -67,3 +67,10 @@ def test_sigmoid_is_what_is_above_zero_or_one_of_the_labels():
     assert np.array_equal(to_channels(labels, "sigmoid", ()), [[0, 1, 1, 1]])
     assert np.array_equal(to_channels(labels, "sigmoid", (2,)), [[0, 0, 1, 0]])
     assert np.array_equal(from_channels(np.array([[0.4, 0.6]]), "sigmoid", (2,)), [[0, 2]])
+
+
+def test_only_a_channel_without_contrast_is_passed_as_constant():
+    ramp = np.arange(64.0).reshape(8, 8)
+    scale = intensity_map(np.stack([ramp, np.full((8, 8), 7.0)]), IntensitySettings(), pass_constant=True)
+    assert scale.high[0] > 60
+    assert (scale.forward(np.stack([ramp, np.full((8, 8), 7.0)]))[1] == 0).all()

@@ -114,3 +114,9 @@ def test_voxels_that_are_no_data_are_not_covered():
     scan = Voxels(np.ones((1, 4, 4), np.float32), np.ones(2), known)
     _, coverage = sample_nodes(scan, (4, 4), np.ones(2), Warp.none(2))
     assert np.array_equal(coverage, known)
+
+
+def test_an_exponent_keeps_the_sign():
+    scan = Voxels(np.array([[[-1.0, -0.5], [0.25, 1.0]]], np.float32), np.ones(2))
+    drawn, _ = sample_nodes(scan, (2, 2), np.ones(2), Warp(np.eye(2), np.zeros(2), 2.0))
+    assert np.allclose(drawn[0], [[-1, -0.25], [0.0625, 1]])

@@ -217,3 +217,24 @@ class TestWhatIsRefused:
         text = (pictures.bundle / "manifest.json").read_text()
         assert '"b17' not in text  # no scan is named
         assert str(pictures.data) not in text
+
+
+def test_softmax_labels_must_name_every_value(tmp_path):
+    folder = write_volumes(tmp_path / "data")
+    recipe = load_recipe(folder / "recipe.yaml", ("target.labels=[1, 2]",))
+    with pytest.raises(RecipeError, match=r"target\.labels: the training scans also hold 0.*name every label"):
+        fit_inr(recipe, folder, tmp_path / "b")
+
+
+def test_rows_of_a_test_split_are_never_read(tmp_path):
+    folder = write_pictures(tmp_path / "data", count=20)
+    table = (folder / "split.csv").read_text()
+    assert ",val" in table
+    (folder / "split.csv").write_text(table.replace(",val", ",test", 2))
+    recipe = load_recipe(folder / "recipe.yaml", ("augment.copies=0",))
+    victims = [row for row in read_cohort(recipe, folder).rows if row.split == "test"]
+    for row in victims:
+        row.source.write_bytes(b"not a picture")
+    fit_inr(recipe, folder, tmp_path / "b")
+    encode(recipe, folder, tmp_path / "b")
+    assert train_operator(recipe, folder, tmp_path / "b").validation_scans == 6 - len(victims)

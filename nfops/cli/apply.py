@@ -23,11 +23,13 @@ from nfops.cli.options import (
 from nfops.cli.places import Places, find_places
 from nfops.cli.progress import say
 from nfops.cli.scans import (
+    PICTURES,
     Job,
     check_folder,
     check_outputs,
     command_line,
     make_folder,
+    on_reference,
     plan_only,
     run_jobs,
     write_result,
@@ -155,7 +157,7 @@ def grid_request(options: dict[str, Any], pictures: "PictureFrame") -> "GridRequ
     named = [f"--{name}" for name in ("shape", "spacing", "like") if options[name] is not None]
     if len(named) > 1:
         raise UsageError(" and ".join(named), "expected at most one of --shape, --spacing and --like")
-    like = None if options["like"] is None else load_image(options["like"], pictures).grid
+    like = None if options["like"] is None else load_image(options["like"], pictures)
     return GridRequest(options["shape"], options["spacing"], like)
 
 
@@ -173,6 +175,7 @@ def _apply_one(
     started = datetime.now(UTC)
     image = load_image(job.source, pictures)
     drawn, encoded = apply(translator, image, request, soft=options["soft"], where=job.source)
+    drawn = on_reference(drawn, request.like)
     for warning in drawn.header.warnings:
         say(session, f"{job.source}: warning: {warning}")
     spec = translator.bundle.specs["target"]
@@ -180,13 +183,14 @@ def _apply_one(
         "command": options["command"],
         "started": started,
         "source_grid": image.grid,
+        "picture_axes": pictures.axes_3d,
         "recipe": {"name": translator.bundle.name, "residual": float(encoded.residual.mean())},
         "bundle_sha256": translator.bundle.digest,
         "device": translator.engine.device,
         "seed": translator.bundle.recipe.get("seed"),
         "units": "probability" if spec.is_label and options["soft"] else _units(spec),
     }
-    return write_result(session, job, drawn, _save_options(session, spec, options), record)
+    return write_result(session, job, drawn, _save_options(session, job, spec, options), record)
 
 
 def _units(spec: "CodecSpec") -> str:
@@ -195,13 +199,27 @@ def _units(spec: "CodecSpec") -> str:
     return f"training range {spec.range_low[0]:g} to {spec.range_high[0]:g}"
 
 
-def _save_options(session: Session, spec: "CodecSpec", options: dict[str, Any]) -> "SaveOptions":
+def _save_options(session: Session, job: Job, spec: "CodecSpec", options: dict[str, Any]) -> "SaveOptions":
     """Labels are stored as whole numbers, one label in a picture as 0 and 255; intensities as float32."""
+    from nfops.errors import UsageError
     from nfops.io import SaveOptions
 
     is_label = spec.is_label and not options["soft"]
+    is_picture = _is_picture(job.output)
+    highest = max(spec.labels, default=1) if is_label else max(spec.range_high)
     dtype = options["dtype"]
+    if is_picture and not is_label and (options["soft"] or highest <= 1):
+        raise UsageError(
+            job.output, "a picture holds whole numbers, the result is from 0 to 1", "write .nii.gz instead"
+        )
     if dtype == "auto" and is_label:
-        dtype = "uint8" if max(spec.labels, default=1) <= 255 and min(spec.labels, default=0) >= 0 else "int32"
-    one_label = is_label and len([label for label in spec.labels if label != 0]) <= 1
-    return SaveOptions(dtype=dtype, force=session.force, mask_255=one_label)
+        dtype = "uint8" if min(spec.labels, default=0) >= 0 and highest <= 255 else "int32"
+    if options["dtype"] == "auto" and is_picture and highest > 255:
+        dtype = "uint16"
+    one_label = spec.head == "sigmoid" or len([label for label in spec.labels if label != 0]) == 1
+    return SaveOptions(dtype=dtype, force=session.force, mask_255=is_label and one_label)
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether an output is a picture by its name."""
+    return path.suffix.lower() in PICTURES

@@ -148,7 +148,8 @@ def recipe_page() -> str:
     keys = [(f"{key.path} ({key.type})", _explained(key.doc, key.default)) for key in describe(Recipe)]
     intro = (
         "A recipe is a YAML file (YAML 1.2: 1e-3 is a number, no is a text) that says what to learn from which images. "
-        "Keys that are not listed here are refused, all mistakes at once. Paths are relative to the recipe.\n\n"
+        "Keys that are not listed here are refused, all mistakes at once. "
+        "The bundle's path is relative to the recipe, the data's to --data.\n\n"
         "field and operator name a component; their other keys are those of that component."
     )
     return page(

@@ -129,7 +129,7 @@ DEVICE = Parsed("auto|cpu|cuda[:N]", _parse_device, "auto, cpu, cuda or cuda:N")
 NUMBER = Parsed("NUMBER", _parse_number, "a finite number")
 SOURCE = Parsed("PATH", _parse_path, "the name of a file")
 SETTING = Parsed("KEY=VALUE", _parse_setting, "KEY=VALUE")
-DTYPES = ("auto", "same", "uint8", "int16", "int32", "float32", "float64")
+DTYPES = ("auto", "same", "uint8", "int16", "uint16", "int32", "float32", "float64")
 
 
 # --- threads -----------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from nfops.cli.options import (
     session_options,
 )
 from nfops.cli.progress import say
-from nfops.cli.scans import Job, check_outputs, command_line, plan_only, run_jobs, write_result
+from nfops.cli.scans import Job, check_outputs, command_line, on_reference, plan_only, run_jobs, write_result
 
 if TYPE_CHECKING:
     from nfops.bundle import Bundle
@@ -139,9 +139,8 @@ def _resample_one(
 
     started = datetime.now(UTC)
     image = load_image(job.source, pictures)
-    for warning in image.header.warnings:
-        say(session, f"{job.source}: warning: {warning}")
-    grid = _grid(image, options, pictures)
+    like = None if options["like"] is None else load_image(options["like"], pictures)
+    grid = _grid(image, options, like)
     record: dict[str, Any] = {"command": command_line(), "started": started, "source_grid": image.grid}
     if field is None:
         drawn = _interpolated(image, grid, method, options["fill"])
@@ -150,21 +149,22 @@ def _resample_one(
         drawn = _through_field(session, job, image, grid, field)
         record["recipe"] = {"method": method, "name": field.bundle.name}
         record |= {"bundle_sha256": field.bundle.digest, "device": field.device}
+    drawn = on_reference(drawn, like)
+    for warning in drawn.header.warnings:
+        say(session, f"{job.source}: warning: {warning}")
     dtype = options["dtype"]
     if dtype == "auto" and method != "field":
         dtype = _exact_dtype(job, image, is_exact=method == "nearest" or grid.same_as(image.grid, 0))
     return write_result(session, job, drawn, SaveOptions(dtype=dtype, force=session.force), record)
 
 
-def _grid(image: "Image", options: dict[str, Any], pictures: "PictureFrame") -> "Grid":
-    from nfops.io import load_image
+def _grid(image: "Image", options: dict[str, Any], like: "Image | None") -> "Grid":
     from nfops.resampling import choose_grid
 
     spacing = options["spacing"]
     if spacing is not None and len(spacing) == 1:
         spacing = spacing * (2 if image.header.ndim == 2 else 3)
-    like = None if options["like"] is None else load_image(options["like"], pictures).grid
-    return choose_grid(image.grid, options["shape"], spacing, like, image.header.slice_axis)
+    return choose_grid(image.grid, options["shape"], spacing, like.grid if like else None, image.header.slice_axis)
 
 
 def _interpolated(image: "Image", grid: "Grid", method: str, fill: float) -> "Rendering":

@@ -12,13 +12,16 @@ import click
 from nfops.cli.errors import Terminated, complaint, exit_code
 from nfops.cli.options import Session
 from nfops.cli.progress import say, show_result
-from nfops.errors import NfopsError
+from nfops.errors import InputError, NfopsError
 
 if TYPE_CHECKING:
+    from nfops.image import Image
     from nfops.io import SaveOptions
     from nfops.io.picture_frame import PictureFrame
+    from nfops.io.sidecar import Provenance
     from nfops.rendering import Rendering
 
+PICTURES = (".png", ".tif", ".tiff")
 BATCH_FAILED = 8
 STOPPED = 75
 
@@ -83,10 +86,8 @@ def run_jobs(session: Session, jobs: Sequence[Job], work: Callable[[Job], dict[s
             results.append(work(job))
             say(session, f"[{number + 1}/{len(jobs)}] {job.output}")
         except (NfopsError, MemoryError, OSError) as error:
-            if exit_code(error) == 1:
-                raise
             failed += 1
-            results.append(_failure(session, job, error))
+            results.append(_failure(session, job, _foreseen(job, error)))
         except Terminated:
             is_stopped = True
             say(session, f"stopped by a signal; {len(results)} of {len(jobs)} scans were tried")
@@ -99,6 +100,13 @@ def run_jobs(session: Session, jobs: Sequence[Job], work: Callable[[Job], dict[s
     if is_stopped:
         return STOPPED
     return BATCH_FAILED if failed else 0
+
+
+def _foreseen(job: Job, error: BaseException) -> BaseException:
+    """A disk that fails in the middle of a batch is no bug, and no reason to end the batch."""
+    if isinstance(error, OSError) and exit_code(error) == 1:
+        return InputError(job.source, f"cannot be read or written: {error.strerror or error}")
+    return error
 
 
 def _failure(session: Session, job: Job, error: BaseException) -> dict[str, Any]:
@@ -128,32 +136,57 @@ def plan_only(session: Session, jobs: Sequence[Job], pictures: "PictureFrame | N
     return BATCH_FAILED if failed else 0
 
 
+def for_picture(drawn: "Rendering", axes: tuple[str, str, str] | None) -> "Rendering":
+    """A slice turned to how a picture shows it: along the recipe's picture axes, or by convention."""
+    from nfops.io.picture_frame import looked_at_from
+    from nfops.rendering import Rendering
+
+    image = drawn.image()
+    if axes is None and (image.header.format == "picture" or not image.header.is_oriented):
+        return drawn  # nobody knows its directions: it stays as it is stored
+    turned = image.reoriented(axes or looked_at_from(image.grid))
+    return Rendering(turned.grid, turned.header, turned.channels, lambda: iter([turned.values]))
+
+
+def on_reference(drawn: "Rendering", reference: "Image | None") -> "Rendering":
+    """With the words of a --like image about its position, which the output now shares."""
+    if reference is None:
+        return drawn
+    said = reference.header
+    header = replace(
+        drawn.header,
+        xform_code=said.xform_code,
+        is_oriented=said.is_oriented,
+        slice_axis=said.slice_axis,
+        unit_mm=said.unit_mm,
+    )
+    if said.is_oriented != drawn.header.is_oriented:
+        which = "scan" if said.is_oriented else "--like image"
+        what = f"the {which} does not say where in the body it lies: its place beside the other is a guess"
+        header = replace(header, warnings=(*header.warnings, what))
+    return replace(drawn, header=header)
+
+
 def write_result(
     session: Session, job: Job, drawn: "Rendering", options: "SaveOptions", record: dict[str, Any]
 ) -> dict[str, Any]:
     """Write an output and its sidecar, whole or not at all; what `--json` says of it.
 
-    record: fields of `Provenance` that only the command knows, with `source_grid` and `started`.
+    record: fields of `Provenance` that only the command knows, with `source_grid` and `started`; `picture_axes` where
+    a recipe says how pictures lie in the body.
     """
     from nfops.io import save_slabs
-    from nfops.io.sidecar import FileRecord, Provenance, write_sidecar
+    from nfops.io.formats import suffix_of
 
+    axes = record.pop("picture_axes", None)
+    if suffix_of(job.output) in PICTURES:
+        drawn = for_picture(drawn, axes)
     slabs = drawn.slabs() if drawn.channels == 1 else iter(drawn.image().values)  # files hold channel after channel
     warned = save_slabs(job.output, drawn.grid, drawn.header, slabs, options, channels=drawn.channels)
     for warning in warned:
         say(session, f"{job.output}: warning: {warning}")
-    warnings = (*drawn.header.warnings, *warned, *record.pop("warnings", ()))
-    source_grid, units = record.pop("source_grid"), record.pop("units", "")
-    provenance = Provenance(
-        inputs=(str(job.source),),
-        sources=(FileRecord.of(job.source, source_grid),),
-        output=FileRecord.of(job.output, drawn.grid, units),
-        ended=datetime.now(UTC),
-        warnings=warnings,
-        **record,
-    )
     try:
-        write_sidecar(job.output, provenance, options.force)
+        provenance = _write_provenance(job, drawn, (*drawn.header.warnings, *warned), options, record)
     except BaseException:  # an output without its sidecar would be half a result
         job.output.unlink(missing_ok=True)
         raise
@@ -166,8 +199,26 @@ def write_result(
         "affine": grid.affine,
         "sha256": provenance.output.sha256,
         "seconds": round((provenance.ended - provenance.started).total_seconds(), 3),
-        "warnings": list(warnings),
+        "warnings": list(provenance.warnings),
     }
+
+
+def _write_provenance(
+    job: Job, drawn: "Rendering", warnings: tuple[str, ...], options: "SaveOptions", record: dict[str, Any]
+) -> "Provenance":
+    from nfops.io.sidecar import FileRecord, Provenance, write_sidecar
+
+    source_grid, units = record.pop("source_grid"), record.pop("units", "")
+    provenance = Provenance(
+        inputs=(str(job.source),),
+        sources=(FileRecord.of(job.source, source_grid),),
+        output=FileRecord.of(job.output, drawn.grid, units),
+        ended=datetime.now(UTC),
+        warnings=warnings,
+        **record,
+    )
+    write_sidecar(job.output, provenance, options.force)
+    return provenance
 
 
 def _header(path: Path, pictures: "PictureFrame | None") -> dict[str, Any]:

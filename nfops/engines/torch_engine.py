@@ -41,7 +41,7 @@ class TorchProblem:
         for part in self._blocks():
             field = self._codec.field(self._points[part], latents)
             total += (head.loss(field, self._values[:, part]) * self._weights[:, part]).sum(axis=1)
-        return np.asarray(total / self._weights.sum(axis=1))
+        return np.asarray(total / np.maximum(self._weights.sum(axis=1), 1e-12))
 
     def _blocks(self) -> list[slice]:
         step = self._codec.spec.encode.points
@@ -61,7 +61,7 @@ class TorchProblem:
             loss += float((head.loss(field, target[part]) * weight).sum())
             gradient += np.einsum("nc,ncp->p", head.slope(field, target[part]) * weight[:, None], jacobian)
             curvature += head.curve(field, jacobian, weight)
-        total = weights.sum()
+        total = max(float(weights.sum()), 1e-12)
         return loss / total, gradient / total, curvature / total
 
 

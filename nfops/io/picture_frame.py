@@ -44,3 +44,13 @@ class PictureFrame:
             affine[world, column] = sign * spacing
         affine[:3, 3] = -affine[:3, :3] @ ((np.array([columns, rows, 1]) - 1) / 2)
         return Grid((columns, rows, 1), affine)
+
+
+def looked_at_from(grid: Grid) -> tuple[str, str, str]:
+    """The axes along which a slice is looked at, by convention: left at the right, and front or head at the top."""
+    thin = grid.shape.index(1) if 1 in grid.shape else 2
+    return {"R": ("P", "I", "R"), "A": ("L", "I", "A"), "S": ("L", "P", "S")}[_axis_name(grid, thin)]
+
+
+def _axis_name(grid: Grid, axis: int) -> str:
+    return "RAS"[grid.reorientation(("R", "A", "S")).order.index(axis)]

@@ -108,6 +108,8 @@ def anonymous_command(argv: Sequence[str], inputs: Sequence[str], output: str) -
     command = []
     for word in argv:
         option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+        if word.startswith("-") and not equals and "/" in word:  # a short option with its value attached: -o/home/me/x
+            option, value = word[:2], word[2:]
         command.append(f"{option}{equals}{names.get(value, Path(value).name if '/' in value else value)}")
     return command
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from nfops.bundle import Bundle, load_bundle
 from nfops.codec_spec import CodecSpec
 from nfops.coding import encode_image
@@ -14,20 +16,22 @@ from nfops.latents import Latent
 from nfops.rendering import Rendering, render
 from nfops.resampling import choose_grid
 
+SMALLEST_VIEW, LARGEST_VIEW = 2.0, 3.0
+"""A field of view this many times shorter along an axis, or larger in all, than the training's is warned about."""
 UNLIKE = 3.0
 """A scan whose residual is this many times the 99th percentile of the training scans is warned about."""
 
 
 @dataclass(frozen=True)
 class GridRequest:
-    """The output grid a user asked for, at most one of: shape (2 or 3 numbers, 0 keeps an axis), spacing, a grid.
+    """The output grid asked for, at most one of: shape (2 or 3 numbers, 0 keeps an axis), spacing, an image's grid.
 
     spacing_mm of one number is isotropic: in the plane of a 2-D recipe, along all axes of a 3-D one.
     """
 
     shape: tuple[int, ...] | None = None
     spacing_mm: tuple[float, ...] | None = None
-    like: Grid | None = None
+    like: Image | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +74,14 @@ def apply(
 
 
 def _unlike(bundle: Bundle, encoded: Latent) -> tuple[str, ...]:
-    """A warning for a scan of which the source field leaves far more unexplained than of the training scans."""
+    """A warning for a scan of another size than the training's, or that the source field explains far worse."""
+    spec = bundle.specs["source"]
+    if spec.radius_mm is not None:
+        trained = 2 * np.array(spec.half_extent) * spec.radius_mm
+        ratio = encoded.grid.extent_mm[: spec.dims] / trained
+        if ratio.min() < 1 / SMALLEST_VIEW or np.minimum(1, 1 / ratio).prod() < 1 / LARGEST_VIEW:
+            seen, known = ("x".join(f"{e:.0f}" for e in ends) for ends in (ratio * trained, trained))
+            return (f"its field of view is {seen} mm, the recipe was trained on {known} mm: is the spacing right?",)
     usual = bundle.operator.get("source_residual", {}).get("p99")
     found = float(encoded.residual.mean())
     if usual is None or found <= UNLIKE * usual:
@@ -85,4 +96,4 @@ def output_grid(image: Image, spec: CodecSpec, request: GridRequest) -> Grid:
     spacing = request.spacing_mm
     if spacing is not None and len(spacing) == 1:
         spacing = spacing * spec.dims
-    return choose_grid(image.grid, request.shape, spacing, request.like, slice_axis)
+    return choose_grid(image.grid, request.shape, spacing, request.like.grid if request.like else None, slice_axis)

@@ -32,13 +32,13 @@ class EncodeReport:
 def encode(
     recipe: Recipe, data: Path, bundle_dir: Path, *, device: str = "auto", force: bool = False, on_step: OnStep = silent
 ) -> EncodeReport:
-    """Encode source and target of every row; training rows also in the recipe's augmented copies."""
+    """Encode source and target of training and validation rows; training rows in augmented copies too."""
     bundle = load_bundle(bundle_dir)
     refuse_other_recipe(bundle, to_plain(recipe))
     directory = latents_dir(bundle_dir)
     refuse_directory(directory, force, TABLES[0])
     engine = open_engine(bundle, device)
-    cohort = read_cohort(recipe, data)
+    cohort = read_cohort(recipe, data).with_splits((*recipe.data.train, *recipe.data.validation))
     total = len(cohort.rows)
     pairs = list(load_pairs(recipe, cohort, lambda done: on_step(Step("reading scans", done, total))))
     samplers = [Sampler(recipe, spec, side, spec.domain) for side, spec in bundle.specs.items()]
@@ -58,7 +58,7 @@ def plan_encode(
     refuse_other_recipe(bundle, to_plain(recipe))
     refuse_directory(latents_dir(bundle_dir), force, TABLES[0])
     open_engine(bundle, device)
-    cohort = read_cohort(recipe, data)
+    cohort = read_cohort(recipe, data).with_splits((*recipe.data.train, *recipe.data.validation))
     training = sum(row.split in recipe.data.train for row in cohort.rows)
     copies = training * recipe.augment.copies
     return {"scans": len(cohort.rows), "augmented copies": copies, "latents": str(latents_dir(bundle_dir))}

@@ -98,6 +98,8 @@ def _fit_side(
     """The spec and the arrays of one side, and the part of the variance that its latents hold."""
     part = recipe.source if side == "source" else recipe.target
     nodes = tuple(part.field.get("grid") or recipe.geometry.grid.shape)
+    if len(nodes) != recipe.geometry.dims:
+        raise RecipeError(recipe.name, f"{side}.field.grid: expected {recipe.geometry.dims} numbers, got {len(nodes)}")
     domain, radius = cohort_domain(recipe, pairs, nodes)
     spec = plan_spec(recipe, side, pairs, domain, radius)
     torch.manual_seed(recipe.seed)

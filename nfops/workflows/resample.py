@@ -1,4 +1,4 @@
-"""Read a scan on another grid: by interpolation, or through its continuous representation."""
+"""Read a scan on another grid through its continuous representation."""
 
 from dataclasses import replace
 from pathlib import Path

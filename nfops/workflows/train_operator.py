@@ -24,7 +24,7 @@ from nfops.scoring import Score, score_pair, summarise
 
 @dataclass(frozen=True)
 class TrainReport:
-    """operator: figures of its fit. validation: means over the scans of no training split, empty without any."""
+    """operator: figures of its fit. validation: means over the validation scans, empty without any."""
 
     bundle: Path
     operator: dict[str, Any]
@@ -93,8 +93,8 @@ def _training_tables(recipe: Recipe, bundle_dir: Path, *, force: bool) -> tuple[
 
 
 def _validate(recipe: Recipe, cohort: Cohort, score: Callable[[Pair], Score], on_step: OnStep) -> list[Score]:
-    """Scores of every scan that is in no training split."""
-    others = tuple({row.split for row in cohort.rows} - set(recipe.data.train))
+    """Scores of the validation scans."""
+    others = tuple(set(recipe.data.validation) - set(recipe.data.train))
     cohort = cohort.with_splits(others)
     total = len(cohort.rows)
     return [score(pair) for pair in load_pairs(recipe, cohort, lambda done: on_step(Step("validation", done, total)))]
