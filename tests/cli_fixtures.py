@@ -164,9 +164,19 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1
 """For processes started elsewhere: this checkout is what they import."""
 
 
+HEEDING_SIGNALS = """
+import runpy, signal
+for name in ("SIGHUP", "SIGTERM", "SIGUSR1"):
+    signal.signal(getattr(signal, name), signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("nfops", run_name="__main__")
+"""
+"""nohup and a shell's background jobs start the tests, and so this process, with some signals ignored."""
+
+
 def start(*argv: object, **options: Any) -> "subprocess.Popen[str]":
     """`nfops` as a process of its own."""
-    words = [sys.executable, "-m", "nfops", *map(str, argv)]
+    words = [sys.executable, "-c", HEEDING_SIGNALS, *map(str, argv)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.Popen(words, text=True, env=ENVIRONMENT, **pipes)
 
