@@ -297,3 +297,11 @@ def test_a_label_map_made_smooth_is_warned_about(here):
     assert ran.code == 0
     assert "looks like a label map" in ran.err
     assert nfops("resample", "labels.nii", "--out", "n.nii", "--shape", "16x16x16", "--method", "nearest").err == ""
+
+
+def test_a_sagittal_slice_too_is_a_picture_only_if_no_value_changes(here):
+    save_nifti(here / "slice.nii", np.full((1, 6, 5), 2.5), np.diag([3.0, 1, 1, 1]))
+    ran = nfops("resample", "slice.nii", "--out", "slice.png")
+    assert ran.code == 7
+    assert "keeps whole numbers" in ran.err
+    assert names(here) == ["slice.nii"]

@@ -23,7 +23,6 @@ from nfops.cli.options import (
 from nfops.cli.places import Places, find_places
 from nfops.cli.progress import say
 from nfops.cli.scans import (
-    PICTURES,
     Job,
     check_folder,
     check_outputs,
@@ -33,6 +32,7 @@ from nfops.cli.scans import (
     plan_only,
     run_jobs,
     write_result,
+    writes_picture,
 )
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _command_without(jobs: list[Job], inputs: tuple[str, ...]) -> tuple[str, ...
 
 
 def _jobs(session: Session, inputs: tuple[str, ...], options: dict[str, Any]) -> list[Job]:
-    from nfops.io import list_inputs, plan_outputs
+    from nfops.io import list_inputs, plan_outputs, take_shard
     from nfops.io.opening import first_bytes
 
     batch = None if options["batch"] is None else str(options["batch"])
@@ -113,10 +113,9 @@ def _jobs(session: Session, inputs: tuple[str, ...], options: dict[str, Any]) ->
             first_bytes(Path(name))  # says so, and which name is near: better now than after a long batch
     everything = list_inputs(inputs, batch, sys.stdin)
     plan = plan_outputs(everything, options["out"], options["out_dir"])
-    index, count = options["shard"] or (0, 1)
-    jobs = [Job(source, output) for source, output in plan[index::count]]
+    jobs = [Job(source, output) for source, output in take_shard(plan, options["shard"])]
     if options["shard"]:
-        say(session, f"shard {index}/{count}: {len(jobs)} of {len(plan)} scans")
+        say(session, f"shard {'/'.join(map(str, options['shard']))}: {len(jobs)} of {len(plan)} scans")
     return jobs
 
 
@@ -205,7 +204,7 @@ def _save_options(session: Session, job: Job, spec: "CodecSpec", options: dict[s
     from nfops.io import SaveOptions
 
     is_label = spec.is_label and not options["soft"]
-    is_picture = _is_picture(job.output)
+    is_picture = writes_picture(job)
     highest = max(spec.labels, default=1) if is_label else max(spec.range_high)
     dtype = options["dtype"]
     if is_picture and not is_label and (options["soft"] or highest <= 1):
@@ -218,8 +217,3 @@ def _save_options(session: Session, job: Job, spec: "CodecSpec", options: dict[s
         dtype = "uint16"
     one_label = spec.head == "sigmoid" or len([label for label in spec.labels if label != 0]) == 1
     return SaveOptions(dtype=dtype, force=session.force, mask_255=is_label and one_label)
-
-
-def _is_picture(path: Path) -> bool:
-    """Whether an output is a picture by its name."""
-    return path.suffix.lower() in PICTURES

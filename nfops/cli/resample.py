@@ -18,7 +18,16 @@ from nfops.cli.options import (
     session_options,
 )
 from nfops.cli.progress import say
-from nfops.cli.scans import Job, check_outputs, command_line, on_reference, plan_only, run_jobs, write_result
+from nfops.cli.scans import (
+    Job,
+    check_outputs,
+    command_line,
+    on_reference,
+    plan_only,
+    run_jobs,
+    write_result,
+    writes_picture,
+)
 
 if TYPE_CHECKING:
     from nfops.bundle import Bundle
@@ -191,8 +200,9 @@ def _exact_dtype(job: Job, image: "Image", *, is_exact: bool) -> str:
 
     if not is_exact or image.header.is_scaled:
         return "auto"
-    is_picture = job.output.suffix.lower() in {".png", ".tif", ".tiff"}
-    if image.header.format != "picture" and is_picture and image.grid.shape[2] == 1:  # else: not one picture at all
+    if (
+        image.header.format != "picture" and writes_picture(job) and 1 in image.grid.shape
+    ):  # else: not one picture at all
         values = image.values
         low, high = float(values.min()), float(values.max())  # NaN where any value is NaN, and then refused
         if not (low >= 0 and high <= 65535 and (values % 1 == 0).all()):

@@ -34,6 +34,11 @@ class Job:
     output: Path
 
 
+def writes_picture(job: Job) -> bool:
+    """Whether a job's output is a picture by its name."""
+    return job.output.suffix.lower() in PICTURES
+
+
 def command_line() -> tuple[str, ...]:
     """`nfops` and the words after it, as `main.invoke` was given them."""
     return tuple(click.get_current_context().find_root().obj or ("nfops",))
@@ -176,10 +181,9 @@ def write_result(
     a recipe says how pictures lie in the body.
     """
     from nfops.io import save_slabs
-    from nfops.io.formats import suffix_of
 
     axes = record.pop("picture_axes", None)
-    if suffix_of(job.output) in PICTURES:
+    if writes_picture(job):
         drawn = for_picture(drawn, axes)
     slabs = drawn.slabs() if drawn.channels == 1 else iter(drawn.image().values)  # files hold channel after channel
     warned = save_slabs(job.output, drawn.grid, drawn.header, slabs, options, channels=drawn.channels)
