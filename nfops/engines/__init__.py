@@ -5,7 +5,7 @@ from typing import Protocol
 
 from nfops.arrays import Array
 from nfops.bundle import Bundle
-from nfops.errors import BundleError, DeviceError
+from nfops.errors import DeviceError
 from nfops.sampling import Lattice
 from nfops.solvers import Problem
 
@@ -39,8 +39,6 @@ def open_engine(bundle: Bundle, device: str = "auto") -> Engine:
         from nfops.engines.numpy_engine import NumpyEngine
 
         return NumpyEngine(bundle)
-    if bundle.path is None:
-        raise BundleError("bundle", "a bundle in memory has no engine but NumPy")
     from nfops.engines.torch_engine import TorchEngine
 
     return TorchEngine(bundle, device)

@@ -1,20 +1,18 @@
 """Learn the map from source latents to target latents, and say what it reaches on the validation scans."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from nfops.bundle import Bundle, load_bundle, refuse_other_recipe, save_bundle
-from nfops.codec import build_operator, state_arrays
 from nfops.cohort import Cohort, Pair, load_pairs, read_cohort
 from nfops.engines import open_engine
 from nfops.errors import BundleError, InputError, OutputError
 from nfops.latents import LatentTable, latents_dir
+from nfops.operator_fitting import fit_operator
 from nfops.progress import OnStep, Step, silent
 from nfops.recipe import Recipe
 from nfops.registry import load_component
@@ -48,23 +46,13 @@ def train_operator(
     bundle, training = _training_tables(recipe, bundle_dir, force=force)
     open_engine(bundle, device)  # a device that is not there is found out now
     cohort = read_cohort(recipe, data)
-    torch.manual_seed(recipe.seed)
-    operator = build_operator(recipe.operator, bundle.specs["source"].latent, bundle.specs["target"].latent)
-    operator.fit(training["source"], training["target"], _latent_loss(training["target"]), on_step)
-    figures = {
-        "form": getattr(operator, "form", "torch"),
-        "rows": len(training["source"]),
-        "figures": dict(getattr(operator, "figures", {})),
-        "source_residual": _residuals(training["source"]),
-    }
-    arrays = {**bundle.arrays, "operator": state_arrays(operator)}
-    trained = replace(bundle, recipe=to_plain(recipe), arrays=arrays, operator=figures)
+    trained = fit_operator(recipe, bundle, training, on_step)
     originals = training["target"].where(training["target"].copies == 0)
     save_bundle(trained, bundle_dir, force=True)
     reloaded = load_bundle(bundle_dir)
     engine, mean = open_engine(reloaded, device), originals.vectors.mean(axis=0)
     scores = _validate(recipe, cohort, lambda pair: score_pair(engine, reloaded, pair, mean), on_step)
-    return TrainReport(bundle_dir, figures, len(scores), summarise(scores) if scores else {})
+    return TrainReport(bundle_dir, dict(trained.operator), len(scores), summarise(scores) if scores else {})
 
 
 def plan_train(recipe: Recipe, bundle_dir: Path, *, device: str = "auto", force: bool = False) -> dict[str, object]:
@@ -100,12 +88,6 @@ def _validate(recipe: Recipe, cohort: Cohort, score: Callable[[Pair], Score], on
     return [score(pair) for pair in load_pairs(recipe, cohort, lambda done: on_step(Step("validation", done, total)))]
 
 
-def _residuals(source: LatentTable) -> dict[str, float]:
-    """What the source field leaves unexplained of the training scans: a scan that leaves far more is unlike them."""
-    own = source.residual[source.copies == 0]
-    return {"median": float(np.median(own)), "p99": float(np.percentile(own, 99))}
-
-
 def _load_table(bundle: Bundle, directory: Path, side: str) -> LatentTable:
     path = directory / f"{side}.safetensors"
     table = LatentTable.load(path)
@@ -114,14 +96,3 @@ def _load_table(bundle: Bundle, directory: Path, side: str) -> LatentTable:
             path, "these latents were made by other fields than the bundle's", "run `nfops encode --force`"
         )
     return table
-
-
-def _latent_loss(target: LatentTable) -> Any:
-    """Mean squared error of latents, in units of the training latents' own variance."""
-    truth = torch.from_numpy(target.vectors)
-    scale = 1 / truth.var(dim=0).mean().clamp_min(1e-12)
-
-    def loss(prediction: Tensor, rows: Tensor) -> Tensor:
-        return ((prediction - truth.to(prediction.device)[rows]) ** 2).mean() * scale.to(prediction.device)
-
-    return loss
