@@ -16,10 +16,11 @@ import numpy as np
 from nfops import __version__
 from nfops.arrays import Array
 from nfops.codec_spec import CodecSpec
-from nfops.errors import BundleError
+from nfops.errors import BundleError, RecipeError
 from nfops.io.publish import publishing_directory
 from nfops.node import Mark, node_from_plain
-from nfops.schema import Section
+from nfops.recipe import recipe_from_plain
+from nfops.schema import Section, to_plain
 from nfops.solvers import Prior
 
 FORMAT = "nfops-bundle"
@@ -28,6 +29,9 @@ MANIFEST = "manifest.json"
 PARTS = ("source", "target", "operator")
 FREE_KEYS = ("operator.", "evaluate.", "description", "bundle", "data.root", "data.validation")
 """What a recipe may say otherwise than when its fields were fitted."""
+
+NUMPY_OPERATORS = ("affine", "residual-mlp")
+"""Forms of operators that need no torch."""
 
 MAX_MANIFEST_BYTES = 4 << 20
 
@@ -43,7 +47,8 @@ class Side:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """recipe: the resolved recipe as plain data. specs: "source", "target". arrays: by part, then by name.
+    """recipe: the resolved recipe as plain data. specs: "source" and, if there is one, "target". arrays: by part,
+    then by name.
 
     operator: what the operator is (form, figures of its fit), empty before it is trained. data: digests and
     numbers of the cohort. versions: of the software that fitted it. path: where it was read from.
@@ -66,12 +71,21 @@ class Bundle:
 
     @property
     def is_linear(self) -> bool:
-        """Whether NumPy alone can run it: spline-basis fields, and an affine operator if there is one."""
+        """Whether latents and prediction are linear in the scan: spline-basis fields, an affine operator if any."""
         forms = {spec.form for spec in self.specs.values()}
         return forms == {"spline-basis"} and (not self.has_operator or self.operator.get("form") == "affine")
 
+    @property
+    def runs_in_numpy(self) -> bool:
+        """Whether it can be applied without torch."""
+        forms = {spec.form for spec in self.specs.values()}
+        return forms == {"spline-basis"} and (not self.has_operator or self.operator.get("form") in NUMPY_OPERATORS)
+
     def side(self, name: str) -> Side:
-        """The "source" or the "target", with the prior of its latents."""
+        """The "source" or the "target", with the prior of its latents. Raises BundleError for a target it has not."""
+        if name not in self.specs:
+            where, hint = self.path or "bundle", "nfops resample --method field decodes what its field encodes"
+            raise BundleError(where, f"this bundle has no {name}: its recipe learns a representation alone", hint)
         arrays, spec = self.arrays[name], self.specs[name]
         return Side(name, spec, Prior(arrays["prior_mean"], arrays["prior_variance"], spec.encode.prior))
 
@@ -124,8 +138,10 @@ def load_bundle(directory: Path) -> Bundle:
         versions = {**manifest["versions"], "nfops": manifest["nfops"]}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(directory / MANIFEST, f"the manifest is not complete: {error!r}") from error
-    if set(specs) != {"source", "target"} or not set(files) <= {f"{part}.safetensors" for part in PARTS}:
-        raise BundleError(directory / MANIFEST, f"expected source and target, got {sorted(specs)} and {sorted(files)}")
+    parts = PARTS if "target" in specs else PARTS[:1]
+    if not {"source"} <= set(specs) <= set(parts[:2]) or not set(files) <= {f"{part}.safetensors" for part in parts}:
+        what = f"expected a source, perhaps a target, got {sorted(specs)} and {sorted(files)}"
+        raise BundleError(directory / MANIFEST, what)
     arrays = {file.removesuffix(".safetensors"): _read_arrays(directory / file, sha) for file, sha in files.items()}
     bundle = Bundle(name, recipe, specs, arrays, operator, data, versions, directory, digest)
     _check_shapes(bundle)
@@ -136,17 +152,32 @@ def refuse_other_recipe(bundle: Bundle, recipe: Mapping[str, Any]) -> None:
     """Raise BundleError where a resolved recipe is not the one that a bundle's fields were fitted by.
 
     Only the operator, what is evaluated, the description and where the data lie may differ: else the bundle would
-    record settings that were not used.
+    record settings that were not used. A key that is younger than the bundle had its default.
     """
-    fitted, asked = _flat(bundle.recipe), _flat(recipe)
-    differing = sorted(key for key in fitted.keys() | asked.keys() if fitted.get(key) != asked.get(key))
-    differing = [key for key in differing if not key.startswith(FREE_KEYS)]
-    if differing:
-        key = "name" if "name" in differing else differing[0]
-        what = f"its fields were fitted with {key} {fitted.get(key)!r}, the recipe says {asked.get(key)!r}"
+    if difference := recipe_difference(bundle.recipe, recipe):
+        what = f"its fields were fitted with {difference}"
         raise BundleError(
             bundle.path or "bundle", what, "repeat its --set, name another folder with --bundle, or fit again"
         )
+
+
+def recipe_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What fields depend on and two recipes do not share, in words ("seed 3, the recipe says 4"); empty if nothing."""
+    fitted, asked = _flat(_resolved(before)), _flat(now)
+    differing = sorted(key for key in fitted.keys() | asked.keys() if fitted.get(key) != asked.get(key))
+    differing = [key for key in differing if not key.startswith(FREE_KEYS)]
+    if not differing:
+        return ""
+    key = "name" if "name" in differing else differing[0]
+    return f"{key} {fitted.get(key)!r}, the recipe says {asked.get(key)!r}"
+
+
+def _resolved(plain: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With the default of every key; as it is, where it can no longer be read."""
+    try:
+        return dict(to_plain(recipe_from_plain(plain, MANIFEST)))
+    except RecipeError:
+        return plain
 
 
 def _flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -162,15 +193,15 @@ def format_description() -> list[str]:
     return [
         "A bundle is a directory. It is data only: JSON and safetensors, no code and no pickle.",
         f"{MANIFEST}: format ({FORMAT!r}), format_version ({FORMAT_VERSION}), name, nfops and versions (of the "
-        "software "
-        "that fitted it), seed, recipe (the resolved one, complete), specs (for source and target: backbone and its "
-        "form, dimensions, anatomical axes, radius_mm or none for unit frames, half_extent and spacing in field "
-        "coordinates, head, labels, channels, latent size, intensity map, the range that a predicted 0 and 1 stand "
-        "for, encode settings), operator (its form and the figures of its fit), data (number of scans and patients, "
-        "digests of the table and of all images; no names), files (the sha256 of each file below).",
-        "source.safetensors, target.safetensors: the field's arrays (field.*) and prior_mean, prior_variance of its "
-        "latents. A spline-basis field has field.mean (C, nodes...), field.basis (P, C, nodes...; 8-bit), "
-        "field.basis_scale (P) and field.variance (P).",
+        "software that fitted it), seed, recipe (the resolved one, complete), specs (for source and, unless the recipe "
+        "has none, target: backbone and its form, dimensions, anatomical axes, radius_mm or none for "
+        "unit frames, half_extent and spacing in field coordinates, head, labels, channels, latent size, intensity "
+        "map, the range that a predicted 0 and 1 stand for, encode settings), operator (its form and the figures of "
+        "its fit), data (number of scans and patients, digests of the table and of all images; no names), files (the "
+        "sha256 of each file below).",
+        "source.safetensors and, with a target, target.safetensors: the field's arrays (field.*) and prior_mean, "
+        "prior_variance of its latents. A spline-basis field has field.mean (C, nodes...), field.basis (P, C, "
+        "nodes...; 8-bit), field.basis_scale (P) and field.variance (P).",
         "operator.safetensors: the operator's arrays; an affine one has weight (P_out, P_in) and bias (P_out). It is "
         "absent until nfops train-operator has run.",
         "Loading checks every sha256, refuses a newer format_version, refuses arrays with NaN or of the wrong shape, "

@@ -1,5 +1,6 @@
 """`Codec`: a backbone, its head and its spec, in torch; how components are built, stored and loaded."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -26,27 +27,74 @@ class Codec(nn.Module):
         self.starts_linked = spec.form == "spline-basis"
         self.is_linear = self.head.is_linear and self.starts_linked
 
-    @torch.inference_mode()
-    def field(self, points: Array, latents: Array) -> Array:
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone's arrays are."""
+        first: Tensor = next(iter(self.backbone.state_dict().values()))
+        return first.device
+
+    def field(self, points: Tensor, latents: Tensor) -> Tensor:
         """Points (N, Q, d), latents (B, P) -> the raw field (B, N, C), averaged over the Q sub-points."""
-        device = next(iter(self.backbone.state_dict().values())).device
-        count, cells = len(latents), points.shape[:2]
-        flat = torch.as_tensor(points.reshape(1, -1, points.shape[-1]), device=device).expand(count, -1, -1)
-        raw: Tensor = self.backbone(flat, torch.as_tensor(latents, dtype=torch.float32, device=device))
-        return np.asarray(raw.reshape(count, *cells, -1).mean(dim=2).cpu().numpy())
+        return _cell_means(self.backbone(_for_each(latents, points), latents), points.shape[1])
 
     def jacobian(self, points: Array, latent: Array) -> tuple[Array, Array]:
         """Points (N, Q, d), latent (P,) -> the field (N, C) and its derivative (N, C, P)."""
-        device = next(iter(self.backbone.state_dict().values())).device
-        flat = torch.as_tensor(points.reshape(1, -1, points.shape[-1]), device=device)
+        where = torch.as_tensor(points, dtype=torch.float32, device=self.device)
+        z = torch.as_tensor(latent, dtype=torch.float32, device=self.device)
+        field, outer, inner = self.factored_jacobian(where, z[None])
+        whole = outer if inner is None else outer[0] @ inner[0]
+        return field[0].cpu().numpy(), whole.reshape(*field.shape[1:], len(latent)).cpu().numpy()
 
-        def averaged(z: Tensor) -> tuple[Tensor, Tensor]:
-            raw: Tensor = self.backbone(flat, z[None])[0].reshape(*points.shape[:2], -1).mean(dim=1)
-            return raw, raw
+    @torch.no_grad()
+    def factored_jacobian(self, points: Tensor, latents: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The field (B, N, C) of cells and factors of its derivative by the latents, (B, N, C, S) and (B, S, P).
 
-        z = torch.as_tensor(latent, dtype=torch.float32, device=device)
-        derivative, value = torch.func.jacfwd(averaged, has_aux=True)(z)
-        return value.detach().cpu().numpy(), derivative.detach().cpu().numpy()
+        A backbone without factors (a `factored_jacobian` of its own) has S = P and None: its `jacobian`, or autograd's.
+        """
+        cell = points.shape[1]
+        if factored := getattr(self.backbone, "factored_jacobian", None):
+            field, outer, inner = factored(_for_each(latents, points), latents)
+            return _cell_means(field, cell), _cell_means(outer, cell), inner
+        if whole := getattr(self.backbone, "jacobian", None):
+            field, derivative = whole(_for_each(latents, points), latents)
+            return _cell_means(field, cell), _cell_means(derivative, cell), None
+        derivative, field = torch.func.vmap(torch.func.jacfwd(self._twice, argnums=1, has_aux=True), (None, 0))(
+            points, latents
+        )
+        return field, derivative, None
+
+    def pull_back(
+        self, points: Tensor, latents: Tensor, cotangent: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The field (B, N, C) of cells and J^T u (B, P) for u = cotangent(field), without the Jacobian."""
+        cell = points.shape[1]
+        if pull_back := getattr(self.backbone, "pull_back", None):
+
+            def spread(raw: Tensor) -> Tensor:
+                return cotangent(_cell_means(raw, cell)).repeat_interleave(cell, dim=1) / cell
+
+            raw, gradient = pull_back(_for_each(latents, points), latents, spread)
+            return _cell_means(raw, cell), gradient
+        with torch.enable_grad():
+            leaf = latents.detach().requires_grad_()
+            field = self.field(points, leaf)
+            (gradient,) = torch.autograd.grad(field, leaf, cotangent(field.detach()))
+        return field.detach(), gradient
+
+    def _twice(self, points: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """The field (N, C) of one latent, to be differentiated and to be kept."""
+        field = self.field(points, latent[None])[0]
+        return field, field
+
+
+def _for_each(latents: Tensor, points: Tensor) -> Tensor:
+    """(N, Q, d) -> (B, N Q, d), the same memory for every latent."""
+    return points.reshape(1, -1, points.shape[-1]).expand(len(latents), -1, -1)
+
+
+def _cell_means(values: Tensor, cell: int) -> Tensor:
+    """(B, N Q, ...) -> (B, N, ...)."""
+    return values if cell == 1 else values.reshape(len(values), -1, cell, *values.shape[2:]).mean(dim=2)
 
 
 def build_backbone(settings: Section, domain: Domain, channels: int) -> Any:

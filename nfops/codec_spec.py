@@ -12,31 +12,42 @@ from nfops.heads import HEADS, Head
 from nfops.intensity import IntensitySettings
 from nfops.sampling import Domain
 
+SOLVERS = ("gauss-newton", "sgd")
+
 
 @dataclass(frozen=True)
 class EncodeSettings:
-    """How a latent is found: Gauss-Newton steps, points per block, strength of the prior beside the mean loss."""
+    """How a latent is found: the solver and its steps, the points that a step looks at, the strength of the prior
+    beside the mean loss, and the learning rate of `sgd`.
+    """
 
     steps: int = 4
     points: int = 4096
     prior: float = 1e-3
+    solver: str = "gauss-newton"
+    learning_rate: float = 1e-2
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a solver that there is not."""
+        if self.solver not in SOLVERS:
+            raise ValueError(f"solver {self.solver!r}, expected one of {', '.join(SOLVERS)}")
 
 
 @dataclass(frozen=True)
 class CodecSpec:
     """One side of an operator.
 
-    axes: the recipe's three anatomical axes; in 2-D the last one counts slices. radius_mm: what a coordinate of 1 is
-    worth, None for frame "unit". half_extent: (d,) the half size of the field's domain in coordinates. spacing: (d,)
-    its training spacing in coordinates. head, labels: what a value is. range_low/high: (C,) the units that a
-    predicted 0 and 1 stand for. latent: P. channels: of the field. form: how engines evaluate it ("spline-basis",
-    or "torch" for any other backbone).
+    axes: the recipe's three anatomical axes; in 2-D the last one counts slices, in 1-D there are none. radius_mm: what
+    a coordinate of 1 is worth, None for frame "unit". half_extent: (d,) the half size of the field's domain in
+    coordinates. spacing: (d,) its training spacing in coordinates. head, labels: what a value is. range_low/high: (C,)
+    the units that a predicted 0 and 1 stand for. latent: P. channels: of the field. form: how engines evaluate it
+    ("spline-basis", or "torch" for any other backbone).
     """
 
     backbone: str
     form: str
     dims: int
-    axes: tuple[str, str, str]
+    axes: tuple[str, ...]
     radius_mm: float | None
     half_extent: tuple[float, ...]
     spacing: tuple[float, ...]
@@ -54,7 +65,8 @@ class CodecSpec:
     def __post_init__(self) -> None:
         """Raises TypeError or ValueError for what no recipe leads to: a manifest may have been edited."""
         lengths = *self.half_extent, *self.spacing, *(() if self.radius_mm is None else (self.radius_mm,))
-        if not len(self.half_extent) == len(self.spacing) == self.dims <= len(self.axes) == 3:
+        count = 0 if self.dims == 1 else 3
+        if not len(self.half_extent) == len(self.spacing) == self.dims <= 3 or len(self.axes) != count:
             raise ValueError(f"{self.dims} dimensions, half_extent {self.half_extent}, spacing {self.spacing}")
         if not all(0 < length < math.inf for length in lengths):
             raise ValueError(f"lengths must be above 0, got {lengths}")

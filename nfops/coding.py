@@ -14,7 +14,7 @@ from nfops.image import Image
 from nfops.intensity import IntensityMap, intensity_map, to_channels
 from nfops.latents import Latent
 from nfops.sampling import lattice_of
-from nfops.solvers import gauss_newton
+from nfops.solvers import solve
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ def encode_image(
         raise InputError(where, what, "is the spacing in the file right?")
     weights = None if prepared.weights is None else prepared.weights[:, *part]
     problem = engine.pose(side.name, lattice[part], prepared.values[:, :, *part], weights)
-    vectors, residual = gauss_newton(problem, side.prior, len(prepared.values), spec.encode.steps)
+    vectors, residual = solve(problem, side.prior, len(prepared.values), spec.encode)
     return Latent(vectors, frame, aligned.grid, prepared.scales, residual)
 
 
@@ -65,8 +65,8 @@ def prepare(spec: CodecSpec, aligned: Image, where: object, whole: Image | None 
             f"{missing} voxels are NaN or infinite",
             "clean the scan; training with `source.nan: zero` or `keep` allows it",
         )
-    stack = np.moveaxis(values, -1, 0) if spec.dims == 2 else values[None]
-    known = (np.moveaxis(finite, -1, 0) if spec.dims == 2 else finite[None]) if missing else None
+    stack = _stacked(spec, values)
+    known = _stacked(spec, finite) if missing else None
     if spec.is_label:
         channels = np.stack([to_channels(np.nan_to_num(item), spec.head, spec.labels) for item in stack])
         scales = (IntensityMap(np.zeros(1), np.ones(1), is_clipped=False),) * len(stack)
@@ -77,6 +77,11 @@ def prepare(spec: CodecSpec, aligned: Image, where: object, whole: Image | None 
         return Prepared(channels, scales, None)
     weights = np.asarray(known.all(axis=1), np.float32) if spec.nan == "keep" else None
     return Prepared(np.where(known, channels, 0).astype(np.float32), scales, weights)
+
+
+def _stacked(spec: CodecSpec, values: Array) -> Array:
+    """(C, I, J, K) of an aligned scan -> (B, C, *shape): its slices, or the whole of it, in the recipe's dimensions."""
+    return np.moveaxis(values, -1, 0) if spec.dims == 2 else values.reshape(1, *values.shape[: 1 + spec.dims])
 
 
 def _scales(spec: CodecSpec, values: Array, stack: Array, where: object) -> tuple[IntensityMap, ...]:
@@ -101,9 +106,11 @@ def _check_fits(spec: CodecSpec, aligned: Image, where: object) -> None:
     if aligned.channels != spec.image_channels:
         takes = f"{spec.image_channels} channel{'s' if spec.image_channels > 1 else ''}"
         raise InputError(where, f"expected {takes}, got {aligned.channels} in an image of shape {shape}")
+    if spec.dims == 1 and max(shape[1:]) > 1:
+        raise InputError(where, f"expected a signal, of one axis, got an image of shape {shape}")
     for axis in range(spec.dims):
         if shape[axis] < 2:
-            name = spec.axes[axis]
+            name = spec.axes[axis] if spec.axes else "i"
             raise InputError(where, f"axis {name} has 1 sample, the recipe needs at least 2", "is this another plane?")
     if not aligned.grid.is_orthogonal(tuple(range(spec.dims))):
         raise InputError(

@@ -15,24 +15,36 @@ from nfops.image import Image
 from nfops.io import load_image
 from nfops.io.picture_frame import PictureFrame
 from nfops.recipe import Recipe
+from nfops.recipe_data import Columns
+from nfops.row_signals import RowSignal, find_columns, read_signal
 
 MAX_LISTED = 5
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table: two images of one patient."""
+    """One row of the table: two images of one patient, files or signals of the table itself.
+
+    Where the recipe has no target, it is the source again.
+    """
 
     scan_id: str
     patient: str
     split: str
-    source: Path
-    target: Path
+    source: Path | RowSignal
+    target: Path | RowSignal
+
+    def files(self) -> list[Path]:
+        """Those of the images that are files, each once."""
+        return [place for place in dict.fromkeys((self.source, self.target)) if isinstance(place, Path)]
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A source and its target, on the recipe's axes. scan_id: the row's id, with "#k" for slice k of a volume."""
+    """A source and its target, on the recipe's axes. scan_id: the row's id, with "#k" for slice k of a volume.
+
+    Where the recipe has no target, it is the source again: `Recipe.sides` says which sides there are.
+    """
 
     scan_id: str
     patient: str
@@ -63,10 +75,10 @@ class Cohort:
         return Cohort(tuple(row for row in self.rows if row.split in splits), self.table_digest)
 
     def files_digest(self) -> str:
-        """One sha256 over the contents of all images, in order."""
+        """One sha256 over the contents of all image files, in order."""
         digest = hashlib.sha256()
         for row in self.rows:
-            for path in (row.source, row.target):
+            for path in row.files():
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()
 
@@ -79,19 +91,21 @@ def read_cohort(recipe: Recipe, data: Path) -> Cohort:
         raise NotFoundError(path, "no such table", "say where the data is with --data DIR or NFOPS_DATA")
     content = path.read_bytes()
     try:
-        table = list(csv.DictReader(content.decode("utf-8-sig").splitlines()))
+        reader = csv.DictReader(content.decode("utf-8-sig").splitlines())
+        table = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(path, f"not a CSV table: {error}") from error
-    rows = [
-        _row(recipe, root, path, line, cells) for line, cells in enumerate(table, start=2) if _kept(recipe, path, cells)
-    ]
+    places = _Places.of(recipe, root, path, tuple(reader.fieldnames or ()))
+    numbered = enumerate(table, start=2)
+    rows = [_row(recipe, places, line, cells) for line, cells in numbered if _kept(recipe, path, cells)]
     if not rows:
         raise NothingMatchedError(path, f"none of {len(table)} rows match `data.where`")
     _check_unique(path, rows)
-    missing = [p for row in rows for p in (row.source, row.target) if not p.is_file()]
+    files = [file for row in rows for file in row.files()]
+    missing = [file for file in files if not file.is_file()]
     if missing:
         listed = ", ".join(str(p) for p in missing[:MAX_LISTED])
-        raise InputError(path, f"{len(missing)} of {2 * len(rows)} images are missing: {listed}")
+        raise InputError(path, f"{len(missing)} of {len(files)} images are missing: {listed}")
     return Cohort(tuple(rows), hashlib.sha256(content).hexdigest())
 
 
@@ -101,16 +115,21 @@ def load_pairs(recipe: Recipe, cohort: Cohort, on_row: Callable[[int], None]) ->
     channels: tuple[int, int] | None = None
     for number, row in enumerate(cohort.rows):
         axes = recipe.geometry.anatomical_axes
-        source = load_image(row.source, frame).reoriented(axes)
-        target = load_image(row.target, frame).reoriented(axes)
+        source = load_place(row.source, frame).reoriented(axes)
+        target = source if recipe.target is None else load_place(row.target, frame).reoriented(axes)
         _check_same_place(row, source.grid, target.grid)
         channels = channels or (source.channels, target.channels)
         _check_channels(row, (source.channels, target.channels), channels)
-        if recipe.geometry.dims == 3:
+        if recipe.geometry.dims != 2:
             yield Pair(row.scan_id, row.patient, row.split, source, target, source, target)
         else:
             yield from _slices(recipe, row, source, target)
         on_row(number + 1)
+
+
+def load_place(place: Path | RowSignal, frame: PictureFrame | None) -> Image:
+    """The image of a row: read from its file, or from the table that was read already."""
+    return place.image() if isinstance(place, RowSignal) else load_image(place, frame)
 
 
 def picture_frame(recipe: Recipe) -> PictureFrame | None:
@@ -125,7 +144,7 @@ def picture_frame(recipe: Recipe) -> PictureFrame | None:
 def _slices(recipe: Recipe, row: Row, source: Image, target: Image) -> Iterator[Pair]:
     depth = source.grid.shape[2]
     if target.grid.shape[2] != depth:
-        raise InputError(row.target, f"{target.grid.shape[2]} slices, but its source has {depth}")
+        raise InputError(_name(row.target), f"{target.grid.shape[2]} slices, but its source has {depth}")
     wanted = recipe.data.central_slices or depth
     first = max(0, (depth - wanted) // 2)
     for k in range(first, min(depth, first + wanted)):
@@ -139,10 +158,10 @@ def _one_slice(image: Image, k: int) -> Image:
 
 
 def _check_channels(row: Row, got: tuple[int, int], first: tuple[int, int]) -> None:
-    for path, here, there in zip((row.source, row.target), got, first, strict=True):
+    for place, here, there in zip((row.source, row.target), got, first, strict=True):
         if here != there:
             raise InputError(
-                path, f"has {here} channels, the first one of the cohort has {there}", "are some in colour?"
+                _name(place), f"has {here} channels, the first one of the cohort has {there}", "are some in colour?"
             )
 
 
@@ -151,9 +170,9 @@ def _check_same_place(row: Row, source: Grid, target: Grid) -> None:
     furthest = np.abs(source.corners_mm - target.corners_mm).max()
     if furthest > max(source.spacing_mm.max(), target.spacing_mm.max()):
         raise InputError(
-            row.target,
-            f"lies elsewhere than its source {row.source.name}: corners are up to {furthest:.1f} mm apart "
-            f"(shapes {source.shape} and {target.shape})",
+            _name(row.target),
+            f"lies elsewhere than its source {_name(row.source, short=True)}: corners are up to {furthest:.1f} mm "
+            f"apart (shapes {source.shape} and {target.shape})",
         )
 
 
@@ -164,18 +183,47 @@ def _kept(recipe: Recipe, path: Path, cells: dict[str, str]) -> bool:
     return all(cells[column] == str(value) for column, value in recipe.data.where.items())
 
 
-def _row(recipe: Recipe, root: Path, path: Path, line: int, cells: dict[str, str]) -> Row:
+@dataclass(frozen=True)
+class _Places:
+    """Where the images of a table's rows are. columns: of each side whose signals stand in the table, by channel."""
+
+    root: Path
+    table: Path
+    columns: dict[str, list[list[str]]]
+
+    @classmethod
+    def of(cls, recipe: Recipe, root: Path, table: Path, names: tuple[str, ...]) -> "_Places":
+        """Raises InputError where the table lacks columns; those with another part to play hold no samples."""
+        data = recipe.data
+        names = tuple(name for name in names if name not in {data.id, data.patient, data.split, *data.where})
+        places = {side: recipe.data.place(side) for side in recipe.sides}
+        wanted = {side: place.patterns for side, place in places.items() if isinstance(place, Columns)}
+        return cls(root, table, {side: find_columns(table, names, patterns) for side, patterns in wanted.items()})
+
+
+def _row(recipe: Recipe, places: _Places, line: int, cells: dict[str, str]) -> Row:
+    where = f"{places.table}:{line}"
+
     def cell(column: str) -> str:
         if cells.get(column) is None:
-            raise InputError(f"{path}:{line}", f"no column {column!r}", f"it has {', '.join(filter(None, cells))}")
+            raise InputError(where, f"no column {column!r}", f"it has {', '.join(filter(None, cells))}")
         return cells[column]
 
-    def fill(template: str) -> Path:
-        return root / re.sub(r"\{(\w+)\}", lambda match: cell(match[1]), template)
+    def place(side: str) -> Path | RowSignal:
+        wanted = recipe.data.place(side)
+        if isinstance(wanted, Columns):
+            return read_signal(where, cells, places.columns[side], wanted.step)
+        return places.root / re.sub(r"\{(\w+)\}", lambda match: cell(match[1]), wanted)
 
     scan_id = cell(recipe.data.id)
     patient = scan_id if recipe.data.patient is None else cell(recipe.data.patient)
-    return Row(scan_id, patient, cell(recipe.data.split), fill(recipe.data.source), fill(recipe.data.target))
+    found = [place(side) for side in recipe.sides]
+    return Row(scan_id, patient, cell(recipe.data.split), found[0], found[-1])
+
+
+def _name(place: Path | RowSignal, *, short: bool = False) -> str:
+    """How errors call an image."""
+    return place.name if short or isinstance(place, RowSignal) else str(place)
 
 
 def _check_unique(path: Path, rows: list[Row]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nfops.arrays import Array
-from nfops.augment import AugmentSettings, Voxels, random_warp, sample_nodes
+from nfops.augment import AugmentSettings, Voxels, changed, random_change, random_warp, sample_nodes
 from nfops.codec_spec import CodecSpec, EncodeSettings
 from nfops.coding import prepare
 from nfops.cohort import Pair
@@ -17,6 +17,7 @@ from nfops.grid import WORLD_DIRECTIONS
 from nfops.heads import Head
 from nfops.intensity import IntensitySettings
 from nfops.recipe import Recipe
+from nfops.recipe_sections import TargetSide
 from nfops.sampling import Domain, FieldSamples
 
 MAX_LABELS = 64
@@ -38,7 +39,7 @@ def cohort_domain(recipe: Recipe, pairs: list[Pair], nodes: tuple[int, ...]) -> 
 
 def plan_spec(recipe: Recipe, side: str, pairs: list[Pair], domain: Domain, radius_mm: float | None) -> CodecSpec:
     """The spec of one side, but for the backbone's form and latent size, from the recipe and the cohort."""
-    part = recipe.source if side == "source" else recipe.target
+    part = recipe.side(side)
     intensity = IntensitySettings(part.intensity.map, part.intensity.low, part.intensity.high, part.intensity.over)
     labels = _labels(recipe, side, pairs)
     channels = {"sigmoid": 1, "softmax": len(labels)}.get(part.head, pairs[0].image(side).channels)
@@ -57,7 +58,7 @@ def plan_spec(recipe: Recipe, side: str, pairs: list[Pair], domain: Domain, radi
         intensity=intensity,
         range_low=(0.0,) * channels,
         range_high=(1.0,) * channels,
-        encode=EncodeSettings(recipe.encode.steps, recipe.encode.points, recipe.encode.prior),
+        encode=EncodeSettings(**vars(recipe.encode)),
         nan=recipe.source.nan,
         constant=recipe.source.constant if side == "source" else "pass",
     )
@@ -92,14 +93,14 @@ class Sampler:
         settings = augment_settings(self.recipe)
         drawn = []
         for copy in copies:
-            warp = random_warp(settings, spec.dims, self.recipe.seed, pair.scan_id, copy)
-            warp = warp if self.side == "source" else replace(warp, exponent=1.0)
-            drawn.append(sample_nodes(scan, self.domain.nodes, node_mm, warp))
+            key = self.recipe.seed, pair.scan_id, copy
+            seen = changed(scan, random_change(settings, *key)) if self.side == "source" else scan
+            drawn.append(sample_nodes(seen, self.domain.nodes, node_mm, random_warp(settings, spec.dims, *key)))
         return np.stack([one for one, _ in drawn]), np.stack([covered for _, covered in drawn])
 
-    def draw_all(self, pairs: list[Pair]) -> FieldSamples:
-        """Every pair and its copies, through the head's link, ready for a backbone's fit."""
-        copies = range(self.recipe.augment.copies + 1)
+    def draw_all(self, pairs: list[Pair], *, linked: bool = True, augmented: bool = True) -> FieldSamples:
+        """Every pair and, if `augmented`, its copies; `linked`: through the head's link, ready for a backbone's fit."""
+        copies = range(self.recipe.augment.copies + 1 if augmented else 1)
         count = len(pairs) * len(copies)
         values = np.empty((count, self.spec.channels, *self.domain.nodes), np.float32)
         coverage = np.empty((count, *self.domain.nodes), np.float32)
@@ -108,7 +109,7 @@ class Sampler:
         def fill(index: int) -> None:
             rows = slice(index * len(copies), (index + 1) * len(copies))
             drawn, coverage[rows] = self.draw(pairs[index], copies)
-            values[rows] = np.moveaxis(head.link(np.moveaxis(drawn, 1, -1)), -1, 1)
+            values[rows] = np.moveaxis(head.link(np.moveaxis(drawn, 1, -1)), -1, 1) if linked else drawn
 
         with ThreadPoolExecutor(worker_count()) as pool:  # scipy.ndimage works without the interpreter's lock
             for _ in pool.map(fill, range(len(pairs))):
@@ -122,14 +123,23 @@ def augment_settings(recipe: Recipe) -> AugmentSettings:
     letters = [WORLD_DIRECTIONS[name][0] for name in recipe.augment.flip]
     if not set(letters) <= set(worlds):
         raise RecipeError(recipe.name, f"augment.flip: {list(recipe.augment.flip)} is not in the plane of the recipe")
-    affine = recipe.augment.affine
-    flip = tuple(worlds.index(world) for world in letters)
-    return AugmentSettings(affine.rotate_deg, affine.scale, affine.shift_mm, flip, recipe.augment.gamma)
+    augment, affine = recipe.augment, recipe.augment.affine
+    return AugmentSettings(
+        rotate_deg=affine.rotate_deg,
+        scale=affine.scale,
+        shift_mm=affine.shift_mm,
+        bend_mm=augment.elastic_mm,
+        flip=tuple(worlds.index(world) for world in letters),
+        gamma=augment.gamma,
+        noise=augment.noise,
+        coarse=augment.coarse,
+    )
 
 
 def _with_range(recipe: Recipe, side: str, spec: CodecSpec, pairs: list[Pair]) -> CodecSpec:
     """The units of a predicted 0 and 1: stated by the recipe, or the median over the training scans."""
-    stated = recipe.target.output_range if side == "target" else "training-median"
+    part = recipe.side(side)
+    stated = part.output_range if isinstance(part, TargetSide) else "training-median"
     if stated == "unit":
         return spec
     if not isinstance(stated, str):
@@ -143,7 +153,7 @@ def _with_range(recipe: Recipe, side: str, spec: CodecSpec, pairs: list[Pair]) -
 
 def _labels(recipe: Recipe, side: str, pairs: list[Pair]) -> tuple[int, ...]:
     """The recipe's labels; for softmax without any, the values found in the training scans."""
-    part = recipe.source if side == "source" else recipe.target
+    part = recipe.side(side)
     if part.head != "softmax":
         return tuple(part.labels or ())
     values = {float(v) for pair in pairs for v in np.unique(pair.image(side).values)}

@@ -99,3 +99,9 @@ class NothingMatchedError(NfopsError):
     """No input at all."""
 
     kind = "nothing-matched"
+
+
+class StoppedError(NfopsError):
+    """A training that was asked to stop, and did so in good order: it can be resumed."""
+
+    kind = "stopped"

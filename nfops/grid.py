@@ -87,6 +87,11 @@ class Grid:
         ends = itertools.product(*((-0.5, n - 0.5) for n in self.shape))
         return np.array(list(ends)) @ self.affine[:3, :3].T + self.affine[:3, 3]
 
+    @property
+    def signal_axis(self) -> int | None:
+        """The axis that a signal runs along: no other has more than one voxel. None for images."""
+        return int(np.argmax(self.shape)) if sorted(self.shape)[1] == 1 else None
+
     def points_mm(self) -> Array:
         """(I, J, K, 3) world positions of the voxel centres."""
         index = np.stack(np.meshgrid(*(np.arange(n) for n in self.shape), indexing="ij"), axis=-1)
@@ -120,8 +125,15 @@ class Grid:
         affine[:3, 3] += self.affine[:3, 2] * start
         return Grid((self.shape[0], self.shape[1], stop - start), affine)
 
-    def reorientation(self, axes: tuple[str, str, str]) -> Reorientation:
-        """How to bring this grid's axes to those that point most nearly to `axes`, for instance ("L", "P", "S")."""
+    def reorientation(self, axes: tuple[str, ...]) -> Reorientation:
+        """How to bring this grid's axes to those that point most nearly to `axes`, for instance ("L", "P", "S").
+
+        Without any, as for signals: the axis with most voxels comes first, and none is reversed.
+        """
+        if not axes:
+            first = int(np.argmax(self.shape))
+            order = (first, *(a for a in range(3) if a != first))
+            return Reorientation(order, (False,) * 3)  # type: ignore[arg-type]
         towards = np.zeros((3, 3))
         for row, name in enumerate(axes):
             world, sign = WORLD_DIRECTIONS[name]

@@ -14,10 +14,11 @@ class Header:
     """What a file says beside values and positions, kept so that an output resembles its input.
 
     file_dtype: the numpy name of the stored type ("int16"). is_scaled: values are stored ones times a slope.
-    ndim: dimensions in the file (2, 3 or 4). xform_code: NIfTI code of the affine in use (0 = none given,
+    ndim: dimensions in the file (1 to 4). xform_code: NIfTI code of the affine in use (0 = none given,
     1 scanner, 2 aligned, 3 Talairach, 4 MNI). unit_mm: millimetres per unit of the file's affine.
     time_step: size of a step along the fourth axis and its NIfTI unit code. slice_axis: the file's own word
-    for which axis counts slices. intent: (code, name). is_oriented: the position is the file's, not a guess.
+    for which axis counts slices. intent: (code, name). columns: the names in a signal file, that of its axis first.
+    is_oriented: the position is the file's, not a guess.
     """
 
     format: str = "nifti"
@@ -30,6 +31,7 @@ class Header:
     time_step: tuple[float, int] = (0.0, 0)
     slice_axis: int | None = None
     intent: tuple[int, str] = (0, "")
+    columns: tuple[str, ...] = ()
     is_colour: bool = False
     warnings: tuple[str, ...] = field(default=())
 
@@ -57,8 +59,8 @@ class Image:
         """Other values, perhaps on another grid, under the same header."""
         return replace(self, values=values, grid=grid or self.grid)
 
-    def reoriented(self, axes: tuple[str, str, str]) -> "Image":
-        """The same voxels with axes that point most nearly to `axes`; no value and no position changes."""
+    def reoriented(self, axes: tuple[str, ...]) -> "Image":
+        """The same voxels with their axes as `Grid.reorientation` has it; no value and no position changes."""
         how = self.grid.reorientation(axes)
         axis = self.header.slice_axis
         header = replace(self.header, slice_axis=None if axis is None else how.order.index(axis))

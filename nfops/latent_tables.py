@@ -11,7 +11,7 @@ from nfops.engines import Engine
 from nfops.latents import LatentTable
 from nfops.progress import OnStep, Step, silent
 from nfops.recipe import Recipe
-from nfops.solvers import gauss_newton
+from nfops.solvers import solve
 
 
 def encode_pairs(
@@ -50,4 +50,4 @@ def _encode_copies(engine: Engine, side: Side, sampler: Sampler, pair: Pair, num
     values, coverage = sampler.draw(pair, numbers)
     weights = None if coverage.min() >= 0.5 else (coverage >= 0.5).astype(np.float32)
     problem = engine.pose(side.name, sampler.domain.lattice(), values, weights)
-    return gauss_newton(problem, side.prior, len(values), side.spec.encode.steps)
+    return solve(problem, side.prior, len(values), side.spec.encode)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,8 +16,18 @@ from nfops.intensity import IntensityMap
 
 TABLES = ("source.safetensors", "target.safetensors")
 
-LatentLoss = Callable[[Any, Any], Any]
-"""What a training workflow hands an operator: (predictions (n, P) tensor, rows (n,) tensor) -> scalar tensor."""
+
+class Objective(Protocol):
+    """What a workflow hands an operator to learn by. predictions: (n, P_out) tensor; rows: (n,) of its tables."""
+
+    def latent(self, predictions: Any, rows: Any) -> Any:
+        """Mean squared error of latents in units of their variance, a scalar tensor."""
+
+    def decoded(self, predictions: Any, rows: Any) -> Any:
+        """Error of the decoded field at random points: mean squared, or cross-entropy + Dice loss. A scalar tensor."""
+
+    def score(self, predict: Callable[[Any], Any]) -> float:
+        """Decoded PSNR or Dice of `predict`, (V, P_in) -> (V, P_out), on the validation scans; NaN without any."""
 
 
 def latents_dir(bundle_dir: Path) -> Path:

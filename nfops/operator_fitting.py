@@ -1,30 +1,48 @@
 """Fit the operator of a recipe between two tables of latents: what `train-operator` runs, and `evaluate`."""
 
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nfops import torch_heads
 from nfops.bundle import Bundle
-from nfops.codec import build_operator, state_arrays
+from nfops.codec import Codec, build_operator, load_codec, state_arrays
+from nfops.cohort import Pair
+from nfops.cohort_samples import Sampler
 from nfops.latents import LatentTable
-from nfops.progress import OnStep, silent
+from nfops.progress import OnStep, Step, silent
 from nfops.recipe import Recipe
 from nfops.schema import to_plain
 
+POINTS = 512
+"""Nodes at which a step of training looks at the decoded field."""
 
-def fit_operator(recipe: Recipe, bundle: Bundle, tables: dict[str, LatentTable], on_step: OnStep = silent) -> Bundle:
-    """The bundle with an operator fitted to the rows of `tables` ("source", "target")."""
+LoadPairs = Callable[[], Sequence[Pair]]
+"""Gives the pairs behind the tables when they are asked for: a closed-form operator never asks."""
+
+
+def fit_operator(
+    recipe: Recipe, bundle: Bundle, tables: dict[str, LatentTable], pairs: LoadPairs, on_step: OnStep = silent
+) -> Bundle:
+    """The bundle with an operator fitted to the training rows of `tables` ("source", "target").
+
+    Their rows of the validation splits tell an iterative operator when to stop.
+    """
     torch.manual_seed(recipe.seed)
-    operator = build_operator(recipe.operator, bundle.specs["source"].latent, bundle.specs["target"].latent)
-    operator.fit(tables["source"], tables["target"], _latent_loss(tables["target"]), on_step)
+    operator = build_operator(recipe.require_operator(), bundle.specs["source"].latent, bundle.specs["target"].latent)
+    training = {side: table.where(np.isin(table.splits, recipe.data.train)) for side, table in tables.items()}
+    objective = DecodedObjective(recipe, bundle, tables, pairs, on_step)
+    operator.fit(training["source"], training["target"], objective, on_step)
     figures = {
         "form": getattr(operator, "form", "torch"),
-        "rows": len(tables["source"]),
+        "rows": len(training["source"]),
         "figures": dict(getattr(operator, "figures", {})),
-        "source_residual": _residuals(tables["source"]),
+        "source_residual": _residuals(training["source"]),
     }
     arrays = {**bundle.arrays, "operator": state_arrays(operator)}
     return replace(bundle, recipe=to_plain(recipe), arrays=arrays, operator=figures)
@@ -36,12 +54,105 @@ def _residuals(source: LatentTable) -> dict[str, float]:
     return {"median": float(np.median(own)), "p99": float(np.percentile(own, 99))}
 
 
-def _latent_loss(target: LatentTable) -> Any:
-    """Mean squared error of latents, in units of the training latents' own variance."""
-    truth = torch.from_numpy(target.vectors)
-    scale = 1 / truth.var(dim=0).mean().clamp_min(1e-12)
+class DecodedObjective:
+    """`Objective` on a cohort: the true target at the nodes of its field, beside the target's latents."""
 
-    def loss(prediction: Tensor, rows: Tensor) -> Tensor:
-        return ((prediction - truth.to(prediction.device)[rows]) ** 2).mean() * scale.to(prediction.device)
+    def __init__(
+        self, recipe: Recipe, bundle: Bundle, tables: dict[str, LatentTable], pairs: LoadPairs, on_step: OnStep
+    ) -> None:
+        self._recipe, self._bundle, self._pairs, self._on_step = recipe, bundle, pairs, on_step
+        splits = np.array(tables["target"].splits)
+        training = np.isin(splits, recipe.data.train)
+        checked = ~training & np.isin(splits, recipe.data.validation) & (tables["target"].copies == 0)
+        self._training, self._checked = (tables["target"].where(rows) for rows in (training, checked))
+        self._source = torch.from_numpy(tables["source"].where(checked).vectors)
+        self._truth = torch.from_numpy(self._training.vectors)
+        self._scale = float(1 / self._truth.var(dim=0).mean().clamp_min(1e-12))
 
-    return loss
+    def latent(self, predictions: Tensor, rows: Tensor) -> Tensor:
+        """See `Objective.latent`."""
+        return ((predictions - self._truth[rows]) ** 2).mean() * self._scale
+
+    def decoded(self, predictions: Tensor, rows: Tensor) -> Tensor:
+        """See `Objective.decoded`: at POINTS random nodes, one draw for all rows; squares in units of their variance."""
+        nodes = torch.randint(len(self._nodes), (POINTS,))
+        field = self._codec.backbone(self._nodes[nodes].expand(len(predictions), -1, -1), predictions)
+        values = self._values[rows][:, nodes].float()
+        error = torch_heads.loss(self._codec.head, field, values).mean()
+        if self._codec.head.is_linear:
+            return error / self._variance
+        return error + dice_loss(torch_heads.activate(self._codec.head, field), values)
+
+    def score(self, predict: Callable[[Tensor], Tensor]) -> float:
+        """See `Objective.score`: the mean over validation scans, at the nodes."""
+        if not len(self._source):
+            return float("nan")
+        fields = [self._field(predict(part)) for part in torch.split(self._source, 64)]
+        values = torch_heads.activate(self._codec.head, torch.cat(fields))
+        if self._codec.head.is_linear:
+            error = ((values.clamp(0, 1) - self._checked_values.clamp(0, 1)) ** 2).mean(dim=(1, 2))
+            return float((-10 * torch.log10(error.clamp_min(1e-12))).mean())
+        return float(_foreground_dice(values, self._checked_values).mean())
+
+    def _field(self, latents: Tensor) -> Tensor:
+        parts = torch.split(self._nodes, self._codec.spec.encode.points)
+        return torch.cat([self._codec.backbone(part.expand(len(latents), -1, -1), latents) for part in parts], dim=1)
+
+    @cached_property
+    def _codec(self) -> Codec:
+        return load_codec(self._bundle, "target").requires_grad_(False)
+
+    @cached_property
+    def _nodes(self) -> Tensor:
+        """(G, d) coordinates of the target field's nodes."""
+        return torch.from_numpy(self._codec.spec.domain.lattice().points()[:, 0].astype(np.float32))
+
+    @cached_property
+    def _values(self) -> Tensor:
+        """(N, G, C) half precision: the true target behind every training row."""
+        return self._drawn(self._training)
+
+    @cached_property
+    def _checked_values(self) -> Tensor:
+        return self._drawn(self._checked).float()
+
+    @cached_property
+    def _variance(self) -> float:
+        sample = self._values[:: max(1, len(self._values) // 256)].float()
+        return float(sample.var(dim=0).mean().clamp_min(1e-12))
+
+    @cached_property
+    def _by_id(self) -> dict[str, Pair]:
+        return {pair.scan_id: pair for pair in self._pairs()}
+
+    def _drawn(self, table: LatentTable) -> Tensor:
+        """(N, G, C) half precision: the target at the nodes for each row of a table, copies as they were encoded."""
+        spec = self._codec.spec
+        sampler = Sampler(self._recipe, spec, "target", spec.domain)
+        rows: dict[str, list[int]] = defaultdict(list)
+        for row, scan_id in enumerate(table.ids):
+            rows[scan_id].append(row)
+        drawn = torch.empty(len(table), len(self._nodes), spec.channels, dtype=torch.float16)
+        for done, (scan_id, where) in enumerate(rows.items(), start=1):
+            values, _ = sampler.draw(self._by_id[scan_id], [int(table.copies[row]) for row in where])
+            drawn[where] = torch.from_numpy(values).flatten(2).movedim(1, 2).half()
+            self._on_step(Step("true targets", done, len(rows)))
+        return drawn
+
+
+def dice_loss(probabilities: Tensor, truth: Tensor) -> Tensor:
+    """(B, N, C) twice -> scalar: 1 - soft Dice over the points, mean over labels; of several, the first is the rest."""
+    first = 1 if truth.shape[-1] > 1 else 0
+    p, t = probabilities[..., first:], truth[..., first:]
+    overlap, total = (p * t).sum(dim=1), p.sum(dim=1) + t.sum(dim=1)
+    return 1 - ((2 * overlap + 1) / (total + 1)).mean()
+
+
+def _foreground_dice(values: Tensor, truth: Tensor) -> Tensor:
+    """(V, G, C) twice -> (V,) Dice of all labels together; 1 where both are empty."""
+    if truth.shape[-1] == 1:
+        one, other = values[..., 0] > 0.5, truth[..., 0] > 0.5
+    else:
+        one, other = values.argmax(dim=-1) > 0, truth.argmax(dim=-1) > 0
+    total = one.sum(dim=1) + other.sum(dim=1)
+    return torch.where(total == 0, 1.0, 2 * (one & other).sum(dim=1) / total.clamp_min(1))

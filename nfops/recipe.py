@@ -10,11 +10,12 @@ from nfops import __version__
 from nfops.annotations import about
 from nfops.errors import RecipeError, UsageError
 from nfops.node import MAX_DEPTH, Mark, Node, node_from_plain, quoted
+from nfops.recipe_data import Columns, Data
 from nfops.recipe_sections import (
     Augment,
-    Data,
     Encode,
     Evaluate,
+    Fit,
     Geometry,
     SourceSide,
     TargetSide,
@@ -27,6 +28,7 @@ from nfops.yaml_tree import parse_yaml, read_yaml
 
 SCHEMA = 1
 """The newest form of recipes that this version reads."""
+NO_TARGET = "this recipe has no target, so nothing is predicted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +45,20 @@ class Recipe:
     data: Data = setting(metadata=about("Which files, and which of them to learn from."))
     geometry: Geometry = setting(metadata=about("Dimensions, directions and the working grid."))
     source: SourceSide = setting(metadata=about("What the operator starts from."))
-    target: TargetSide = setting(metadata=about("What the operator makes."))
+    target: TargetSide | None = setting(
+        default=None,
+        metadata=about("What the operator makes; without it the recipe learns to represent its source, no more."),
+    )
     encode: Encode = setting(default_factory=Encode, metadata=about("How a scan becomes a latent."))
+    fit: Fit = setting(default_factory=Fit, metadata=about("How fields without a fit of their own are learned."))
     augment: Augment = setting(default_factory=Augment, metadata=about("More training scans out of those there are."))
-    operator: Section = setting(
-        metadata=about("The operator: its backend and what that one takes, see nfops plugins.", selector="backend")
+    operator: Section | None = setting(
+        default=None,
+        metadata=about(
+            "The operator: its backend and what that one takes, see nfops plugins. Where there is a target, and only "
+            "there.",
+            selector="backend",
+        ),
     )
     evaluate: Evaluate = setting(default_factory=Evaluate, metadata=about("What is measured."))
 
@@ -56,19 +67,50 @@ class Recipe:
         if not (bare.isascii() and bare.isalnum()) or self.name.startswith("-"):
             raise ValueError(f"name: expected letters, digits, _ and -, got {quoted(self.name)}")
         object.__setattr__(self, "bundle", self.bundle or f"bundles/{self.name}")
+        self._check_sides()
         self._check_picture()
-        if self.geometry.dims == 3 and self.data.central_slices is not None:
+        if self.geometry.dims != 2 and self.data.central_slices is not None:
             raise ValueError("data.central_slices: only where geometry.dims is 2")
+        for key in ("source", "target"):
+            if self.geometry.dims != 1 and isinstance(self.data.place(key), Columns):
+                raise ValueError(f"data.{key}: columns hold signals, geometry.dims is {self.geometry.dims}")
         axes = self.geometry.anatomical_axes[: self.geometry.dims]
         if not set(body_axes(self.augment.flip)) <= set(body_axes(axes)):
-            raise ValueError(f"augment.flip: expected directions along {', '.join(axes)}")
+            known = ", ".join(axes) or "none: a signal lies along no axis of the body"
+            raise ValueError(f"augment.flip: expected directions along {known}")
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The names of the sides that have a field: "source", and "target" where there is one."""
+        return ("source",) if self.target is None else ("source", "target")
+
+    def side(self, name: str) -> SourceSide | TargetSide:
+        """The "source" or the "target" of a recipe that has one."""
+        part = self.source if name == "source" else self.target
+        if part is None:
+            raise RecipeError(self.name, NO_TARGET, "nfops resample --method field decodes what its field encodes")
+        return part
+
+    def require_operator(self) -> Section:
+        """The section of the operator. Raises RecipeError for a recipe without a target."""
+        if self.operator is None:
+            raise RecipeError(self.name, NO_TARGET, "nfops resample --method field decodes what its field encodes")
+        return self.operator
+
+    def _check_sides(self) -> None:
+        """`data.target`, `target` and `operator`: all three, or none."""
+        parts = {"data.target": self.data.target, "target": self.target, "operator": self.operator}
+        there = [key for key, value in parts.items() if value is not None]
+        if there and len(there) < len(parts):
+            missing = " and ".join(key for key in parts if key not in there)
+            raise ValueError(f"{there[0]}: needs {missing} too (data.target, target and operator go together)")
 
     def _check_picture(self) -> None:
         picture = self.data.picture
         if picture is None:
             return
-        if self.geometry.dims == 3:
-            raise ValueError("data.picture: pictures have two dimensions, geometry.dims is 3")
+        if self.geometry.dims != 2:
+            raise ValueError(f"data.picture: pictures have two dimensions, geometry.dims is {self.geometry.dims}")
         require_different_axes(
             "data.picture.axes: with geometry.slice_axis,", (*picture.axes, self.geometry.slice_axis)
         )
@@ -94,8 +136,8 @@ def check_components(recipe: Recipe) -> None:
     Raises ComponentError for one that is not installed, RecipeError with every mistake in their settings.
     """
     problems: list[str] = []
-    parts = (("backbone", recipe.source.field), ("backbone", recipe.target.field), ("operator", recipe.operator))
-    for kind, section in parts:
+    parts = [("backbone", recipe.side(side).field) for side in recipe.sides]
+    for kind, section in parts + ([("operator", recipe.operator)] if recipe.operator else []):
         try:
             section.configure(load_component(kind, section.component).config)
         except RecipeError as error:

@@ -1,7 +1,6 @@
 """The sections of a recipe: every key with its type, its range, its default and a sentence for nfops-recipe(5)."""
 
 import re
-import string
 from dataclasses import dataclass
 from dataclasses import field as setting
 from typing import Any, Literal, TypeAlias
@@ -16,6 +15,9 @@ Metric: TypeAlias = Literal["psnr", "ssim", "nrmse", "dice", "iou"]
 
 IN_PLANE = {"S": ("L", "P"), "I": ("L", "P"), "A": ("L", "I"), "P": ("L", "I"), "R": ("P", "I"), "L": ("P", "I")}
 """Slice axis -> the directions that rows and columns point to, where a recipe does not say."""
+
+LONGEST_AXIS = 16384
+"""Points along an axis; no image has as many, a recording of a minute has."""
 
 
 def body_axes(directions: tuple[str, ...]) -> list[int]:
@@ -37,81 +39,16 @@ def split_at_x(text: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """`data.picture`: what the pixels of a PNG mean in the body."""
-
-    axes: tuple[Direction, Direction] = setting(
-        default=("L", "P"), metadata=about("Where a picture points in the body: to its right, then down.")
-    )
-    pixel_mm: float | tuple[float, float] = setting(
-        default=1.0,
-        metadata=about(
-            "Size of a pixel in millimetres, one number or one for each of axes.", above=0, parse=split_at_x
-        ),
-    )
-
-    def __post_init__(self) -> None:
-        require_different_axes("axes:", self.axes)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """`data`: which files, which of them to learn from."""
-
-    root: str = setting(
-        default=".", metadata=about("Folder of the data, relative to --data, $NFOPS_DATA or the working directory.")
-    )
-    table: str = setting(default="split.csv", metadata=about("CSV file in root with one row for each scan."))
-    id: str = setting(default="id", metadata=about("Column that names a scan."))
-    patient: str | None = setting(
-        default=None, metadata=about("Column that names the patient; without it, every row is its own patient.")
-    )
-    split: str = setting(default="split", metadata=about("Column that says what a row is for."))
-    train: tuple[str, ...] = setting(default=("train",), metadata=about("Values of that column to learn from."))
-    validation: tuple[str, ...] = setting(
-        default=("val",), metadata=about("Values of that column to report on; rows of any other are never read.")
-    )
-    source: str = setting(metadata=about("File of the source image in root; {column} stands for a value of the table."))
-    target: str = setting(metadata=about("File of the target image, in the same way."))
-    where: dict[str, str | int | float] = setting(
-        default_factory=dict, metadata=about("Use only the rows whose columns have these values.")
-    )
-    central_slices: int | None = setting(
-        default=None, metadata=about("2-D: only so many slices, in the middle of a volume.", low=1)
-    )
-    picture: Picture | None = setting(default=None, metadata=about("For pictures without a position (PNG, TIFF)."))
-
-    def __post_init__(self) -> None:
-        if not self.train:
-            raise ValueError("train: no value of the column, so nothing could be learned")
-        for key in ("source", "target"):
-            _check_template(key, getattr(self, key))
-
-
-def _check_template(key: str, template: str) -> None:
-    try:
-        pieces = list(string.Formatter().parse(template))
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}") from None
-    columns = [(name, spec, conversion) for _, name, spec, conversion in pieces if name is not None]
-    if not columns:
-        raise ValueError(f'{key}: expected a column, as in "t1/{{id}}.nii.gz": all scans would share one file')
-    for name, spec, conversion in columns:
-        if spec or conversion or not re.fullmatch(r"\w[\w -]*", name):
-            raise ValueError(f"{key}: no such feature: only a column's name may stand in braces")
-
-
-@dataclass(frozen=True, kw_only=True)
 class WorkingGrid:
     """`geometry.grid`: the training and default working grid."""
 
     shape: tuple[int, ...] = setting(
         metadata=about(
-            "Points along each axis: [256, 256] or 256x256.",
+            "Points along each axis: [256, 256] or 256x256; [187] for signals.",
             low=2,
-            high=4096,
+            high=LONGEST_AXIS,
             parse=split_at_x,
-            expected="a list of 2 to 3 integers from 2 to 4096",
+            expected=f"a list of 1 to 3 integers from 2 to {LONGEST_AXIS}",
         )
     )
 
@@ -120,7 +57,13 @@ class WorkingGrid:
 class Geometry:
     """`geometry`: dimensions, directions and the working grid."""
 
-    dims: Literal[2, 3] = setting(metadata=about("2: slice by slice; 3: volumes.", expected="2 or 3 (1-D comes later)"))
+    dims: Literal[1, 2, 3] = setting(
+        metadata=about(
+            "1: signals, whose own unit (a sample, a second) stands wherever a text says millimetres; 2: slice by "
+            "slice; 3: volumes.",
+            expected="1, 2 or 3",
+        )
+    )
     slice_axis: Direction = setting(
         default="S", metadata=about("2-D: the body axis along which a volume is read slice by slice.")
     )
@@ -128,7 +71,8 @@ class Geometry:
         default=None,
         metadata=about(
             "Where the axes of the grid point in the body, one direction for each of dims. Without it: "
-            "data.picture.axes, else [L, P] for slices along S, [L, I] along A, [P, I] along R; 3-D: [R, A, S].",
+            "data.picture.axes, else [L, P] for slices along S, [L, I] along A, [P, I] along R; 3-D: [R, A, S]. A "
+            "signal has none: it runs along its own axis.",
             expected="a list of 2 to 3 directions out of R, L, A, P, S, I",
         ),
     )
@@ -141,13 +85,20 @@ class Geometry:
     def __post_init__(self) -> None:
         if len(self.grid.shape) != self.dims:
             raise ValueError(f"grid.shape: {len(self.grid.shape)} sizes, dims is {self.dims}")
+        if self.axes is not None and self.dims == 1:
+            raise ValueError("axes: a signal runs along its own axis, not along one of the body's")
         if self.axes is not None and len(self.axes) != self.dims:
             raise ValueError(f"axes: {len(self.axes)} directions, dims is {self.dims}")
         require_different_axes("axes: with slice_axis," if self.dims == 2 else "axes:", self.anatomical_axes)
 
     @property
-    def anatomical_axes(self) -> tuple[str, str, str]:
-        """Where the three axes of a scan point once it is on the recipe's axes; in 2-D the last counts slices."""
+    def anatomical_axes(self) -> tuple[str, ...]:
+        """Where the three axes of a scan point once it is on the recipe's axes; in 2-D the last counts slices.
+
+        Empty for signals, whose axis is no direction of the body.
+        """
+        if self.dims == 1:
+            return ()
         axes: tuple[str, ...] = self.axes or (IN_PLANE[self.slice_axis] if self.dims == 2 else ("R", "A", "S"))
         return axes[0], axes[1], self.slice_axis if self.dims == 2 else axes[2]
 
@@ -233,10 +184,85 @@ class TargetSide(Side):
 class Encode:
     """`encode`: how a scan becomes a latent."""
 
-    solver: Literal["gauss-newton"] = setting(default="gauss-newton", metadata=about("How the latent is found."))
+    solver: Literal["gauss-newton", "sgd"] = setting(
+        default="gauss-newton",
+        metadata=about(
+            "How the latent is found: damped Gauss-Newton from the mean of the training latents, or the papers' plain "
+            "gradient steps from zero. Fields linear in the latent are solved exactly by one step of the first."
+        ),
+    )
     steps: int = setting(default=4, metadata=about("Steps of the solver.", low=1))
-    points: int = setting(default=4096, metadata=about("Points of the scan that a step looks at.", low=1))
+    points: int = setting(
+        default=4096,
+        metadata=about(
+            "Points of the scan that a step looks at, drawn evenly; a scan with fewer, or a linear field, uses all. "
+            "gauss-newton never looks at fewer than 16 for each entry of the latent; sgd draws anew for each step.",
+            low=1,
+        ),
+    )
     prior: float = setting(default=1e-3, metadata=about("Weight of the distribution of training latents.", low=0))
+    learning_rate: float = setting(
+        default=1e-2, metadata=about("sgd: length of a step, in gradients of the mean squared error.", above=0)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """`fit`: how a field that has no fit of its own is meta-learned; encode.solver is its inner loop."""
+
+    iterations: int = setting(default=5000, metadata=about("Batches to learn from.", low=1))
+    minutes: float | None = setting(
+        default=None, metadata=about("Learn for so long at most; the schedule of the learning rate knows.", above=0)
+    )
+    batch: int = setting(default=16, metadata=about("Scans of a batch.", low=1))
+    points: int | None = setting(
+        default=None, metadata=about("Points of a scan that the outer loss looks at; without it, all.", low=1)
+    )
+    learning_rate: float = setting(default=1e-3, metadata=about("Of the shared weights (AdamW).", above=0))
+    schedule: Literal["cosine", "constant"] = setting(
+        default="cosine", metadata=about("The learning rate after its rise: half a cosine down to 0, or constant.")
+    )
+    warm_up: int = setting(default=100, metadata=about("Iterations in which the learning rate rises.", low=0))
+    weight_decay: float = setting(default=0.0, metadata=about("Of the shared weights.", low=0))
+    decayed: Literal["weights", "all"] = setting(
+        default="weights", metadata=about("What decays: matrices of the layers, or modulations and biases too.")
+    )
+    clip_norm: float | None = setting(
+        default=1.0, metadata=about("Longest gradient; longer ones are shortened.", above=0)
+    )
+    inner_steps: int = setting(
+        default=3, metadata=about("sgd: steps on each scan of a batch; gauss-newton takes one.", low=1)
+    )
+    context: float = setting(
+        default=0.25,
+        metadata=about(
+            "Part of a scan's points that an inner step looks at, drawn anew (gamma); gauss-newton: never fewer than 4 "
+            "for each entry of the latent.",
+            above=0,
+            high=1,
+        ),
+    )
+    order: Literal["second", "first"] = setting(
+        default="second",
+        metadata=about("sgd: differentiate through the inner steps, or take the latents as given (worse)."),
+    )
+    learned_rates: bool = setting(
+        default=False, metadata=about("sgd: learn one inner learning rate for each entry of the latent (meta-SGD).")
+    )
+    damping: float = setting(
+        default=0.01,
+        metadata=about("gauss-newton: weight of the latent's square, in units of the mean curvature.", above=0),
+    )
+    keep_graphs: bool = setting(
+        default=False,
+        metadata=about("sgd: keep the graphs of all inner steps in memory; a quarter quicker, several times larger."),
+    )
+    validate_every: int = setting(
+        default=200, metadata=about("Iterations between two looks at the validation scans and two checkpoints.", low=1)
+    )
+    patience: int = setting(
+        default=0, metadata=about("Stop after so many looks without a better one; 0: never.", low=0)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,8 +279,18 @@ class Augment:
     """`augment`: more training scans out of those there are."""
 
     affine: Affine = setting(default_factory=Affine, metadata=about("Random affine maps."))
+    elastic_mm: float = setting(
+        default=0.0, metadata=about("Largest displacement of a smooth random warp, in millimetres.", low=0)
+    )
     flip: tuple[Direction, ...] = setting(default=(), metadata=about("Body axes along which a scan may be mirrored."))
     gamma: float = setting(default=0.0, metadata=about("Largest |logarithm| of the source's exponent.", low=0))
+    noise: float = setting(
+        default=0.0, metadata=about("Largest deviation of noise on the source, whose values go from 0 to 1.", low=0)
+    )
+    coarse: float = setting(
+        default=1.0,
+        metadata=about("The source is also shown at lower resolutions, down to this part.", above=0, high=1),
+    )
     copies: int = setting(default=0, metadata=about("Augmented copies of every training scan.", low=0))
 
     def __post_init__(self) -> None:
@@ -266,7 +302,7 @@ class Evaluate:
     """`evaluate`: what is measured."""
 
     metrics: tuple[Metric, ...] = setting(
-        default=("psnr", "ssim"), metadata=about("What nfops evaluate, which comes later, measures on each scan.")
+        default=("psnr", "ssim"), metadata=about("What nfops evaluate measures; all that suit, where none does.")
     )
     resolutions: tuple[float, ...] = setting(
         default=(1.0,),

@@ -97,10 +97,13 @@ class _Painter:
             decoded = self._outside((len(vectors), spec.channels, *lattice.shape))
             if lattice[part].size:
                 decoded[:, :, *part] = self.engine.decode(self.side.name, vectors, lattice[part])
-        return np.asarray(decoded[0] if rows is None else np.moveaxis(decoded, 0, -1))
+        whole = decoded[0] if rows is None else np.moveaxis(decoded, 0, -1)
+        if spec.dims > 1:
+            return np.asarray(whole)
+        return np.broadcast_to(whole[..., None, None], (len(whole), *aligned.shape)).copy()
 
     def _decode_points(self, aligned: Grid) -> Array:
-        """As `_decode`, where the grid's axes are not the scan's: point by point, 3-D only."""
+        """As `_decode`, where the grid's axes are not the scan's: point by point, not for slices."""
         coords = self.latent.frame.coords(aligned.points_mm())
         inside = (np.abs(coords) <= np.array(self.side.spec.half_extent) * (1 + 1e-6)).all(axis=-1)
         decoded: Array = self._outside((1, self.side.spec.channels, *aligned.shape))[0]
@@ -135,7 +138,7 @@ class _Painter:
         return np.stack([scales[row].inverse(decoded[..., k]) for k, row in enumerate(rows)], axis=-1)
 
 
-def _slices_on(grid: Grid, axes: tuple[str, str, str], latent: Latent) -> list[int] | None:
+def _slices_on(grid: Grid, axes: tuple[str, ...], latent: Latent) -> list[int] | None:
     """Which of a 2-D recipe's latents each slice of a grid shows, or None where its slices are not the scan's."""
     aligned = grid.reoriented(grid.reorientation(axes))
     if not latent.frame.is_aligned(aligned):
@@ -148,7 +151,7 @@ def _slices_on(grid: Grid, axes: tuple[str, str, str], latent: Latent) -> list[i
     return [int(row) for row in rows] if fits and not leans else None
 
 
-def _own_planes(latent: Latent, grid: Grid, axes: tuple[str, str, str]) -> Grid:
+def _own_planes(latent: Latent, grid: Grid, axes: tuple[str, ...]) -> Grid:
     """The scan's own slices, cut in plane as the grid is; where the grid is turned, as finely as its finest axis."""
     scan, aligned = latent.grid, grid.reoriented(grid.reorientation(axes))
     if not latent.frame.is_aligned(aligned):

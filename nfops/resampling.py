@@ -216,8 +216,9 @@ def choose_grid(
 ) -> Grid:
     """The output grid that a user asks for by at most one of `shape`, `spacing_mm`, `like`; `grid` itself by none.
 
-    shape, spacing_mm: three numbers in file order, or two for the in-plane axes (all but the slice axis); 0 keeps an
-    axis. slice_axis: the user's or else the header's word, if there is one (see `find_slice_axis`).
+    shape, spacing_mm: three numbers in file order, two for the in-plane axes (all but the slice axis), or one for a
+    signal, whose other axes have one sample; 0 keeps an axis. slice_axis: the user's or else the header's word, if
+    there is one (see `find_slice_axis`).
 
     Raises:
         UsageError: several asked for, sizes that make no sense, a `like` elsewhere in space.
@@ -241,11 +242,14 @@ def choose_grid(
 
 
 def _all_axes(option: str, sizes: tuple[float, ...], grid: Grid, slice_axis: int | None) -> list[float]:
-    """Two or three numbers -> three, 0 where the axis stays as it is."""
-    if len(sizes) not in (2, 3) or not all(math.isfinite(s) and s >= 0 for s in sizes) or not any(sizes):
+    """One, two or three numbers -> three, 0 where the axis stays as it is."""
+    known = (2, 3) if grid.signal_axis is None else (1, 2, 3)
+    if len(sizes) not in known or not all(math.isfinite(s) and s >= 0 for s in sizes) or not any(sizes):
         text = "x".join(f"{s:g}" for s in sizes)
         raise UsageError(option, f"expected two or three positive numbers (0 keeps an axis), got {text}")
     full = list(sizes)
+    if len(full) == 1:
+        return [full[0] if axis == grid.signal_axis else 0 for axis in range(3)]
     if len(full) == 2:
         full.insert(find_slice_axis(grid, slice_axis), 0)
     return full

@@ -49,6 +49,17 @@ class Lattice:
         full = np.stack(np.broadcast_arrays(*spread), axis=-1)
         return full.reshape(self.size, math.prod(self.cell_points), dims)
 
+    def points_of(self, cells: Array) -> Array:
+        """(n, Q, d), as `points`, of some cells (n,) only: a large lattice has more than fit in memory."""
+        dims = len(self.axes)
+        index = np.unravel_index(cells, self.shape)
+        spread = [
+            axis[i].reshape((len(cells),) + (1,) * a + (axis.shape[1],) + (1,) * (dims - 1 - a))
+            for a, (axis, i) in enumerate(zip(self.axes, index, strict=True))
+        ]
+        full = np.stack(np.broadcast_arrays(*spread), axis=-1)
+        return full.reshape(len(cells), math.prod(self.cell_points), dims)
+
     def inside(self, half_extent: Array) -> tuple[slice, ...]:
         """The cells whose centres lie within [-half_extent, half_extent], as one slice per axis."""
         parts = []
@@ -98,8 +109,8 @@ class Domain:
 class FieldSamples:
     """A cohort sampled on the nodes of a domain, what a backbone is fitted to.
 
-    values: (N, C, *nodes) float32, already through the head's link. coverage: (N, *nodes), the part of each cell
-    that the scan covers. seed: for whatever the fit draws.
+    values: (N, C, *nodes) float32; through the head's link for a backbone that fits itself. coverage: (N, *nodes), the
+    part of each cell that the scan covers. seed: for whatever the fit draws.
     """
 
     values: Array
@@ -123,3 +134,9 @@ def _cells(centres: Array, width: float, spacing: float) -> Array:
     """(n,) centres of cells -> (n, q) sub-points, q the number of training spacings that a cell covers."""
     q = max(1, round(width / spacing))
     return centres[:, None] + ((np.arange(q) + 0.5) / q - 0.5) * width
+
+
+def even_draw(size: int, count: int, seed: int) -> Array:
+    """(count,) of `size` numbers in order, one at random from each of `count` equal stretches."""
+    edges = np.arange(count + 1) * size // count
+    return np.asarray(edges[:-1] + np.random.default_rng(seed).random(count) * np.diff(edges), dtype=np.int64)

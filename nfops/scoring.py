@@ -11,8 +11,13 @@ from nfops.coding import encode_image
 from nfops.cohort import Pair
 from nfops.engines import Engine
 from nfops.image import Image
-from nfops.metrics import dice, psnr
+from nfops.intensity import IntensityMap
+from nfops.metrics import dice, iou, nrmse, psnr, ssim
 from nfops.rendering import render
+
+OF_INTENSITIES, OF_LABELS = ("psnr", "ssim", "nrmse"), ("dice", "iou")
+SIMPLEST = ("psnr", "dice")
+"""The metric of each kind of image that training reports."""
 
 
 @dataclass(frozen=True)
@@ -52,22 +57,69 @@ def score_pair(engine: Engine, bundle: Bundle, pair: Pair, mean_latent: Array) -
     )
 
 
-def compare(spec: CodecSpec, drawn: Image, truth: Image) -> dict[str, float]:
-    """Metrics of a drawn image: PSNR with both clipped to the spec's range, or Dice, whole and per label."""
-    if not spec.is_label:
-        low, high = min(spec.range_low), max(spec.range_high)
-        pair = (drawn.values, truth.values)
-        if spec.intensity.map != "none":
-            pair = (np.clip(drawn.values, low, high), np.clip(truth.values, low, high))
-        return {"psnr": psnr(*pair, high - low)}
+def compare(
+    spec: CodecSpec,
+    drawn: Image,
+    truth: Image,
+    *,
+    metrics: tuple[str, ...] = SIMPLEST,
+    scale: IntensityMap | None = None,
+) -> dict[str, float]:
+    """Those of `metrics` that suit a side's images, of a drawn one against the truth.
+
+    Intensities: both clipped to the spec's range; with a `scale`, both mapped by it to 0..1 first. Labels: all of
+    them together ("dice"), and each by itself ("dice_2") where there are several.
+    """
+    if spec.is_label:
+        return _compare_labels(spec, drawn.values[0], truth.values[0], metrics)
+    if scale is not None:
+        return _compare_intensities(spec, scale.forward(drawn.values), scale.forward(truth.values), 1.0, metrics)
+    low, high = min(spec.range_low), max(spec.range_high)
+    values = [drawn.values, truth.values]
+    if spec.intensity.map != "none":
+        values = [np.clip(part, low, high) for part in values]
+    return _compare_intensities(spec, values[0], values[1], high - low, metrics)
+
+
+def chosen_metrics(spec: CodecSpec, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """Those wanted that suit a side's images, in their order; all that suit where none of them does."""
+    suiting = OF_LABELS if spec.is_label else OF_INTENSITIES
+    return tuple(name for name in wanted if name in suiting) or suiting
+
+
+def _compare_intensities(
+    spec: CodecSpec, drawn: Array, truth: Array, data_range: float, metrics: tuple[str, ...]
+) -> dict[str, float]:
+    """(C, I, J, K) both; SSIM in the recipe's dimensions, of a slice in two. What the truth does not know is right."""
+    known = np.isfinite(truth)
+    if not known.all():
+        drawn, truth = (np.where(known, values, 0) for values in (drawn, truth))
+    flat = [values.reshape(len(values), *values.shape[1 : 1 + spec.dims]) for values in (drawn, truth)]
+    found = {}
+    for name in metrics:
+        if name == "psnr":
+            found[name] = psnr(drawn, truth, data_range)
+        elif name == "ssim":
+            found[name] = ssim(flat[0], flat[1], data_range)
+        elif name == "nrmse":
+            found[name] = nrmse(drawn, truth)
+    return found
+
+
+def _compare_labels(spec: CodecSpec, drawn: Array, truth: Array, metrics: tuple[str, ...]) -> dict[str, float]:
+    """Label maps (I, J, K) both."""
+    masks: dict[str, tuple[Array, Array]] = {}
     if spec.head == "sigmoid":
-        wanted = np.isin(truth.values, spec.labels) if spec.labels else truth.values > 0
-        return {"dice": dice(drawn.values > 0, wanted)}
-    others = [label for label in spec.labels if label != 0]
-    metrics = {"dice": dice(np.isin(drawn.values, others), np.isin(truth.values, others))}
-    if len(others) > 1:
-        metrics |= {f"dice_{label}": dice(drawn.values == label, truth.values == label) for label in others}
-    return metrics
+        masks[""] = drawn > 0, np.isin(truth, spec.labels) if spec.labels else truth > 0
+    else:
+        others = [label for label in spec.labels if label != 0]
+        masks[""] = np.isin(drawn, others), np.isin(truth, others)
+        if len(others) > 1:
+            masks |= {f"_{label}": (drawn == label, truth == label) for label in others}
+    measures = {"dice": dice, "iou": iou}
+    return {
+        f"{name}{label}": measures[name](*pair) for name in metrics if name in measures for label, pair in masks.items()
+    }
 
 
 def summarise(scores: list[Score]) -> dict[str, dict[str, float]]:

@@ -11,6 +11,7 @@ config that is quick to fit (few functions, few epochs). `nfops` runs them over 
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,9 @@ def check_backbone(cls: type[Any], config: Any, domain: Domain | None = None, ch
     The contract: `Backbone(config, domain, channels)`; `latent` is P; forward takes coords (B, N, d) and latents
     (B, P) to (B, N, C), item by item and point by point, with finite gradients; `fit(samples, on_step)`, if defined,
     is a function of the samples and the seed; `prior()` gives mean (P,) and variance (P,), positive; all that a fit
-    learned is in the state dict; `form`, if defined, is a word.
+    learned is in the state dict; `form`, if defined, is a word. What makes encoding quick, if defined, agrees with
+    forward: `jacobian(coords, latents)` -> values and (B, N, C, P), `factored_jacobian` the same as (B, N, C, S) and
+    (B, S, P), `pull_back(coords, latents, cotangent)` -> values and J^T cotangent(values), (B, P).
     """
     domain = domain or Domain((1.0, 0.75), (12, 10))
     _check_settings(cls, config)
@@ -50,6 +53,7 @@ def check_backbone(cls: type[Any], config: Any, domain: Domain | None = None, ch
     some = [2, 11, 5]
     _check_same("a point's value depends on the other points", backbone(coords[:, some], latents), values[:, some])
     _check_gradient(backbone, coords, latents)
+    _check_derivatives(backbone, coords, latents)
     again = _fitted_backbone(cls, config, domain, channels)
     _check_same("the same seed gave another fit", again(coords, latents), values)
     _check_state(backbone, cls(config, domain, channels), (coords, latents), values)
@@ -59,8 +63,9 @@ def check_operator(cls: type[Any], config: Any, source_size: int = 5, target_siz
     """Check an `Operator` class that acts on latents with one config.
 
     The contract: `Operator(config, source_size, target_size)`; forward takes (B, P_in) to (B, P_out), item by item,
-    with finite gradients; `fit(source, target, loss, on_step)` is a function of the tables and torch's seed and, on a
-    linear toy problem, better than the mean; all that it learned is in the state dict; `form`, if defined, is a word.
+    with finite gradients; `fit(source, target, objective, on_step)` is a function of the tables and torch's seed and,
+    on a linear toy problem, better than the mean; all that it learned is in the state dict; `form`, if defined, is a
+    word.
     """
     _check_settings(cls, config)
     assert getattr(cls, "acts_on", None) == "latent", f"{cls.__name__}.acts_on should be 'latent'"
@@ -95,15 +100,29 @@ def _fitted_backbone(cls: type[Any], config: Any, domain: Domain, channels: int)
 
 
 def _fitted_operator(cls: type[Any], config: Any, source: LatentTable, target: LatentTable) -> Any:
-    truth = torch.from_numpy(target.vectors)
-
-    def loss(prediction: Tensor, rows: Tensor) -> Tensor:
-        return ((prediction - truth[rows]) ** 2).mean()
-
     torch.manual_seed(SEED)
     operator = cls(config, source.vectors.shape[1], target.vectors.shape[1])
-    operator.fit(source, target, loss, _check_step)
+    operator.fit(source, target, ToyObjective(source, target), _check_step)
     return operator.eval()
+
+
+class ToyObjective:
+    """An `Objective` whose decoder is the identity and whose validation scans are the training ones."""
+
+    def __init__(self, source: LatentTable, target: LatentTable) -> None:
+        self._source, self._truth = torch.from_numpy(source.vectors), torch.from_numpy(target.vectors)
+
+    def latent(self, predictions: Tensor, rows: Tensor) -> Tensor:
+        """See `Objective.latent`."""
+        return ((predictions - self._truth[rows]) ** 2).mean()
+
+    def decoded(self, predictions: Tensor, rows: Tensor) -> Tensor:
+        """See `Objective.decoded`."""
+        return self.latent(predictions, rows)
+
+    def score(self, predict: Callable[[Tensor], Tensor]) -> float:
+        """See `Objective.score`."""
+        return -float(((predict(self._source) - self._truth) ** 2).mean())
 
 
 def _smooth_samples(domain: Domain, channels: int, count: int) -> FieldSamples:
@@ -163,6 +182,30 @@ def _check_gradient(module: Any, *inputs: Tensor) -> None:
         return
     (gradient,) = torch.autograd.grad((output**2).sum(), latents)
     assert bool(torch.isfinite(gradient).all()), "the gradient with respect to the latents is not finite"
+
+
+def _check_derivatives(backbone: Any, coords: Tensor, latents: Tensor) -> None:
+    """Against autograd's, each where it is defined."""
+    if not latents.numel():
+        return
+    latents = latents.clone().requires_grad_()
+    output = backbone(coords, latents)
+    slopes = torch.randn(output.shape, generator=torch.Generator().manual_seed(SEED))
+    (wanted,) = torch.autograd.grad((output * slopes).sum(), latents)
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    with torch.no_grad():
+        if hasattr(backbone, "jacobian"):
+            values, whole = backbone.jacobian(coords, latents)
+            found["jacobian"] = values, torch.einsum("bncp,bnc->bp", whole, slopes)
+        if hasattr(backbone, "factored_jacobian"):
+            values, outer, inner = backbone.factored_jacobian(coords, latents)
+            by_shift = torch.einsum("bncs,bnc->bs", outer, slopes)
+            found["factored_jacobian"] = values, torch.einsum("bs,bsp->bp", by_shift, inner)
+        if hasattr(backbone, "pull_back"):
+            found["pull_back"] = backbone.pull_back(coords, latents, lambda _: slopes)
+    for name, (values, gradient) in found.items():
+        _check_same(f"{name}(): its values are not those of forward", values, output)
+        _check_same(f"{name}() is not the derivative of forward", gradient, wanted, 10 * TOLERANCE)
 
 
 def _check_state(fitted: Any, empty: Any, inputs: tuple[Tensor, ...], values: Tensor) -> None:

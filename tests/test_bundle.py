@@ -10,10 +10,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from toy_bundles import make_bundle, make_spec
 
-from nfops.bundle import MANIFEST, Bundle, load_bundle, save_bundle
+from nfops.bundle import MANIFEST, Bundle, load_bundle, refuse_other_recipe, save_bundle
 from nfops.codec_spec import CodecSpec
 from nfops.errors import BundleError, OutputError
 from nfops.latents import LatentTable
+from nfops.recipe import load_recipe
+from nfops.schema import to_plain
 
 
 @pytest.fixture
@@ -183,7 +185,39 @@ class TestWhatIsRefused:
 
     def test_a_file_that_is_not_a_part(self, saved):
         edit_manifest(saved, lambda manifest: manifest["files"].update({"../../etc/passwd": "0"}))
-        self.refused(saved, "expected source and target")
+        self.refused(saved, "expected a source, perhaps a target")
+
+
+YOUNGER = """
+name: toy
+data: {source: "a/{id}.nii", target: "b/{id}.nii"}
+geometry: {dims: 2, grid: {shape: 8x9}}
+source: {field: {backbone: fpca}}
+target: {field: {backbone: fpca}}
+operator: {backend: linear}
+"""
+
+
+class TestOtherRecipes:
+    @pytest.fixture
+    def plain(self, tmp_path: Path) -> dict:
+        (tmp_path / "r.yaml").write_text(YOUNGER)
+        return to_plain(load_recipe(tmp_path / "r.yaml"))
+
+    def test_a_key_younger_than_the_bundle_had_its_default(self, plain):
+        old = {**plain, "augment": {"copies": 0}}
+        del old["evaluate"], old["encode"]
+        refuse_other_recipe(replace(make_bundle(make_spec(2)), recipe=old), plain)
+
+    def test_another_value_is_refused_by_its_key(self, plain):
+        bundle = replace(make_bundle(make_spec(2)), recipe={**plain, "augment": {"copies": 3}})
+        with pytest.raises(BundleError, match=r"fitted with augment\.copies 3, the recipe says 0"):
+            refuse_other_recipe(bundle, plain)
+
+    def test_a_recipe_without_the_target_is_another(self, plain):
+        alone = {**plain, "target": None, "operator": None, "data": {**plain["data"], "target": None}}
+        with pytest.raises(BundleError, match=r"fitted with data\.target"):
+            refuse_other_recipe(replace(make_bundle(make_spec(2)), recipe=plain), alone)
 
 
 class TestWriting:

@@ -35,6 +35,7 @@ def session_of(*argv: str, decorate=options.session_options) -> Session:
 @pytest.mark.parametrize(
     ("kind", "text", "value"),
     [
+        (SHAPE, "280", (280,)),
         (SHAPE, "256x256", (256, 256)),
         (SHAPE, "0×128×7", (0, 128, 7)),
         (SPACING, "1", (1.0,)),
@@ -55,7 +56,7 @@ def test_words_that_are_understood(kind, text, value):
 @pytest.mark.parametrize(
     ("kind", "texts"),
     [
-        (SHAPE, ["256", "-1x2", "1e3x2", "256x256x256x2", "", "x", "2x", "²x2", "1.0x2", " 2x2", "2x2\n"]),
+        (SHAPE, ["-1x2", "1e3x2", "256x256x256x2", "", "x", "2x", "²x2", "1.0x2", " 2x2", "2x2\n"]),
         (SPACING, ["0", "-1", "nan", "inf", "1e999", "1x1x1x1", "", "1x", "1_0", ".", "1..2", "one"]),
         (PIXEL, ["1x1x1", "0"]),
         (SHARD, ["16/16", "a/b", "0/0", "-1/2", "1", "1/2/3"]),

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from nfops.errors import RecipeError
 from nfops.latents import LatentTable
 from nfops.node import Mark, node_from_plain
-from nfops.operators.linear import MAX_FOLDS, Config, Operator, patient_folds
+from nfops.operators.linear import Config, Operator
+from nfops.ridge import MAX_FOLDS, patient_folds
 from nfops.schema import read
 
 
@@ -21,7 +22,7 @@ def tables(x: np.ndarray, y: np.ndarray, patients: list[str], copies: np.ndarray
 def fitted(x, y, patients, copies=None, config=None) -> Operator:
     config = config or Config()
     operator = Operator(config, x.shape[1], y.shape[1])
-    operator.fit(*tables(x, y, patients, copies), loss=None)
+    operator.fit(*tables(x, y, patients, copies), objective=None)
     return operator
 
 

@@ -133,7 +133,7 @@ def test_c32_a_typo() -> None:
 
 def test_c32_ranges_all_at_once() -> None:
     text = changed("steps: 4", "steps: 0").replace("copies: 8", "copies: -1").replace("[192, 192]", "[1, 192]")
-    text = text.replace("resolutions: [0.1", "resolutions: [0").replace("dims: 2", "dims: 1").replace("psnr,", "pnsr,")
+    text = text.replace("resolutions: [0.1", "resolutions: [0").replace("dims: 2", "dims: 4").replace("psnr,", "pnsr,")
     found = problems(text)
     assert [line.split(" expected")[0] for line in found] == [
         "r.yaml:12: geometry.dims:",
@@ -143,11 +143,11 @@ def test_c32_ranges_all_at_once() -> None:
         "r.yaml:27: evaluate.metrics[0]:",
         "r.yaml:27: evaluate.resolutions[0]:",
     ]
-    assert "1-D comes later" in found[0]
+    assert "expected 1, 2 or 3" in found[0]
 
 
 def test_c33_shape() -> None:
-    expected = "r.yaml:15: geometry.grid.shape: expected a list of 2 to 3 integers from 2 to 4096, got "
+    expected = "r.yaml:15: geometry.grid.shape: expected a list of 1 to 3 integers from 2 to 16384, got "
     assert problems(changed("[192, 192]", "192 by 192")) == [expected + 'text "192 by 192"']
     assert problems(changed("[192, 192]", "192")) == [expected + "192"]
     assert problems(changed("[192, 192]", "192.5x3")) == [expected + 'text "192.5x3"']

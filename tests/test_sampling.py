@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nfops.augment import AugmentSettings, Voxels, Warp, random_warp, sample_nodes
+from nfops.augment import AugmentSettings, Change, Voxels, Warp, changed, random_change, random_warp, sample_nodes
 from nfops.frame import Frame
 from nfops.grid import Grid
 from nfops.sampling import Domain, Lattice, lattice_of
@@ -75,7 +75,7 @@ def test_nothing_inside_is_an_empty_slice():
 
 
 def test_a_copy_is_a_function_of_seed_scan_and_number():
-    settings_ = AugmentSettings(10, 0.2, 5, (0,), 0.3)
+    settings_ = AugmentSettings(10, 0.2, 5, flip=(0,), gamma=0.3)
     one, again = (random_warp(settings_, 2, 1, "scan", 3) for _ in range(2))
     assert np.array_equal(one.matrix, again.matrix)
     others = [random_warp(settings_, 2, *key).matrix for key in ((2, "scan", 3), (1, "scam", 3), (1, "scan", 4))]
@@ -118,5 +118,63 @@ def test_voxels_that_are_no_data_are_not_covered():
 
 def test_an_exponent_keeps_the_sign():
     scan = Voxels(np.array([[[-1.0, -0.5], [0.25, 1.0]]], np.float32), np.ones(2))
-    drawn, _ = sample_nodes(scan, (2, 2), np.ones(2), Warp(np.eye(2), np.zeros(2), 2.0))
-    assert np.allclose(drawn[0], [[-1, -0.25], [0.0625, 1]])
+    assert np.allclose(changed(scan, Change(exponent=2.0)).values[0], [[-1, -0.25], [0.0625, 1]])
+
+
+def test_a_constant_bend_is_a_shift():
+    values = np.random.default_rng(0).random((1, 12, 9)).astype(np.float32)
+    scan, shift = Voxels(values, np.array([1.0, 1.5])), np.array([1.3, -0.7])
+    bend = np.broadcast_to(shift[:, None, None], (2, 5, 5))
+    bent, _ = sample_nodes(scan, (10, 8), np.array([1.0, 1.5]), Warp(np.eye(2), np.zeros(2), bend))
+    shifted, _ = sample_nodes(scan, (10, 8), np.array([1.0, 1.5]), Warp(np.eye(2), shift))
+    assert np.abs(bent - shifted).max() < 1e-5
+
+
+@pytest.mark.parametrize("shape", [(24,), (12, 9), (6, 7, 8)])
+def test_a_bend_moves_no_point_further_than_it_says(shape):
+    settings_ = AugmentSettings(bend_mm=2.0)
+    warp = random_warp(settings_, len(shape), 1, "scan", 1)
+    spacing = np.full(len(shape), 1.5)
+    ramps = np.indices(shape).astype(np.float32) * 1.5
+    bent, _ = sample_nodes(Voxels(ramps, spacing), shape, spacing, warp)
+    moved = (bent - ramps)[(slice(None), *[slice(2, -2)] * len(shape))]
+    assert 0.1 < np.abs(moved).max() < 2.0 * 1.4  # a spline overshoots its nodes a little
+
+
+def test_source_and_target_are_bent_alike_whatever_happens_to_intensities():
+    plain, busy = (AugmentSettings(10, 0.2, 5, 3, gamma=g, noise=g, coarse=1 - g) for g in (0, 0.5))
+    one, other = (random_warp(settings_, 2, 1, "scan", 3) for settings_ in (plain, busy))
+    assert np.array_equal(one.bend_mm, other.bend_mm)
+    assert np.array_equal(one.matrix, other.matrix)
+
+
+def test_a_scan_of_less_detail_keeps_its_mean_and_its_field_of_view():
+    values = np.random.default_rng(0).random((1, 30, 21)).astype(np.float32)
+    scan = Voxels(values, np.array([1.0, 2.0]))
+    seen = {}
+    for number in range(8):
+        coarse = changed(scan, Change(detail=0.4, seed=(number,)))
+        assert np.allclose(coarse.spacing_mm * coarse.values.shape[1:], [30, 42])
+        seen[bool(np.isin(coarse.values, values).all())] = coarse.values
+    assert set(seen) == {True, False}  # point samples, and averages
+    assert np.isclose(seen[False].mean(), values.mean(), atol=1e-6)
+
+
+def test_means_over_cells_leave_out_what_is_unknown():
+    known = np.ones((8, 8), np.float32)
+    known[:, 3] = 0
+    values = np.where(known, 2.0, 99.0).astype(np.float32)[None]
+    scan = Voxels(values, np.ones(2), known)
+    coarse = next(c for n in range(9) if (c := changed(scan, Change(detail=0.5, seed=(n,)))).known.min() > 0)
+    assert np.allclose(coarse.values, 2.0)
+
+
+def test_noise_has_the_deviation_that_was_drawn():
+    scan = Voxels(np.zeros((1, 200, 200), np.float32), np.ones(2))
+    assert np.isclose(changed(scan, Change(noise=0.1)).values.std(), 0.1, rtol=0.02)
+
+
+def test_the_zeroth_copy_keeps_its_values():
+    settings_ = AugmentSettings(gamma=0.5, noise=0.5, coarse=0.1)
+    scan = Voxels(np.random.default_rng(0).random((1, 6, 5)).astype(np.float32), np.ones(2))
+    assert np.array_equal(changed(scan, random_change(settings_, 1, "scan", 0)).values, scan.values)

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 from toy_bundles import make_bundle, make_spec, random_latents
 
+from nfops import solvers
+from nfops.codec_spec import CodecSpec, EncodeSettings
 from nfops.engines.numpy_engine import NumpyEngine
+from nfops.recipe_sections import Encode
 from nfops.sampling import Domain
-from nfops.solvers import Linearisation, Prior, gauss_newton
+from nfops.solvers import Linearisation, Prior, Products, gauss_newton, solve
 
 
 class Quadratic:
@@ -39,6 +42,9 @@ class Wavy:
 
     def start(self, latent):
         return self.linearise(latent[None])
+
+    def subset(self, count, seed):
+        return self
 
     def loss(self, latents):
         return (np.cos(3 * latents) + latents**2 / 4)[:, 0]
@@ -124,3 +130,71 @@ def test_at_the_optimum_the_gradient_vanishes():
     latents, _ = gauss_newton(problem, prior, 3, steps=20)
     gradient = problem.linearise(latents).gradient + 2 * latents * prior.precision
     assert np.abs(gradient).max() < 1e-4
+
+
+class Factored(Quadratic):
+    """The same problem, its curvature given as products only."""
+
+    is_linear = False
+
+    def loss(self, latents):
+        return super().start(latents).loss
+
+    def linearise(self, latents):
+        model = super().start(latents)
+        diagonal = np.tile(np.diag(model.curvature), (len(latents), 1))
+        return Linearisation(model.loss, model.gradient, Products(lambda v: v @ model.curvature, diagonal))
+
+    def start(self, latent):
+        return self.linearise(np.tile(latent, (len(self.values), 1)))
+
+    def subset(self, count, seed):
+        return self
+
+
+def test_products_solve_what_the_matrix_solves():
+    problem, prior = quadratic(), Prior(np.linspace(-1, 1, 5), np.linspace(0.5, 2, 5), 0.01)
+    exact, losses = gauss_newton(problem, prior, 3, steps=1)
+    found, others = gauss_newton(Factored(problem.jacobian, problem.values), prior, 3, steps=6)
+    assert np.abs(found - exact).max() < 1e-3
+    assert np.abs(losses - others).max() < 1e-5
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.5, 100.0])
+def test_damped_conjugate_gradients_are_the_damped_solution(damping, monkeypatch):
+    monkeypatch.setattr(solvers, "CG_TOLERANCE", 1e-8)
+    problem, prior = quadratic(), Prior(np.zeros(5), np.linspace(0.5, 2, 5), 0.01)
+    z, much = np.ones((3, 5)), np.full(3, damping)
+    dense = solvers._newton_step(problem.linearise(z), prior, z, much)
+    products = solvers._newton_step(Factored(problem.jacobian, problem.values).linearise(z), prior, z, much)
+    assert np.abs(dense - products).max() < 1e-6
+
+
+def test_gradient_steps_on_a_spline_field():
+    """sgd with many small steps from zero ends where the exact solution is."""
+    spec = make_spec(2)
+    bundle = make_bundle(spec)
+    lattice = Domain(spec.half_extent, (16, 14)).lattice()
+    engine = NumpyEngine(bundle)
+    truth = random_latents(bundle, 3)
+    problem = engine.pose("source", lattice, engine.decode("source", truth, lattice), None)
+    prior = Prior(np.zeros(spec.latent), np.ones(spec.latent), 0.0)
+    found, losses = solve(problem, prior, 3, EncodeSettings(steps=200, solver="sgd", learning_rate=0.3))
+    assert losses.max() < 1e-5
+    assert np.abs(found - truth).max() < 1e-2
+    assert np.abs(problem.gradient(truth)[1] - problem.linearise(truth.astype(float)).gradient).max() < 1e-5
+
+
+def test_an_unknown_solver_is_refused():
+    with pytest.raises(ValueError, match="gauss-newton, sgd"):
+        EncodeSettings(solver="adam")
+
+
+def test_recipes_and_specs_have_the_same_settings():
+    assert EncodeSettings(**vars(Encode())) == EncodeSettings()
+
+
+def test_a_spec_from_before_there_were_solvers_loads():
+    plain = make_spec(2).to_plain()
+    del plain["encode"]["solver"], plain["encode"]["learning_rate"]
+    assert CodecSpec.from_plain(plain) == make_spec(2)

@@ -14,7 +14,7 @@ from nfops.image import Image
 from nfops.intensity import IntensitySettings
 
 P = 6
-DOMAINS = {2: ((1.0, 0.8), (16, 14)), 3: ((1.0, 0.8, 0.7), (12, 10, 9))}
+DOMAINS = {1: ((1.0,), (18,)), 2: ((1.0, 0.8), (16, 14)), 3: ((1.0, 0.8, 0.7), (12, 10, 9))}
 RADIUS_MM = 40.0
 
 
@@ -24,7 +24,7 @@ def make_spec(dims: int = 2, head: str = "identity", channels: int = 1, **change
         backbone="fpca",
         form="spline-basis",
         dims=dims,
-        axes=("L", "P", "S"),
+        axes=("L", "P", "S") if dims > 1 else (),
         radius_mm=RADIUS_MM,
         half_extent=half,
         spacing=tuple(2 * h / n for h, n in zip(half, nodes, strict=True)),

@@ -54,6 +54,29 @@ operator: {backend: linear}
 """
 
 
+SIGNAL_RECIPE = """
+name: waves
+seed: 3
+data:
+  table: waves.csv
+  source: {columns: "s*", step: 0.5}
+  target: {columns: t0..t31, step: 0.5}
+geometry:
+  dims: 1
+  frame: physical
+  grid: {shape: [24]}
+source:
+  intensity: {map: none}
+  field: {backbone: fpca, latent: 6}
+target:
+  intensity: {map: none}
+  output_range: unit
+  field: {backbone: fpca, latent: 6}
+encode: {steps: 1, prior: 1.0e-6}
+operator: {backend: linear}
+"""
+
+
 def _blob(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """A soft blob of random place and size; 1 in its middle."""
     grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
@@ -95,4 +118,20 @@ def write_volumes(folder: Path, count: int = 14) -> Path:
         rows.append(f"v{number},{'val' if number >= count - 3 else 'train'}")
     (folder / "split.csv").write_text("\n".join(rows) + "\n")
     (folder / "recipe.yaml").write_text(VOLUME_RECIPE)
+    return folder
+
+
+def write_signals(folder: Path, count: int = 30) -> Path:
+    """A table whose rows are signals of 32 samples and their doubles; columns s31 down to s0, then t0 to t31."""
+    rng = np.random.default_rng(2)
+    place = np.linspace(0, 1, 32)
+    header = ["id", "split", *(f"s{n}" for n in reversed(range(32))), *(f"t{n}" for n in range(32))]
+    lines = [",".join(header)]
+    for number in range(count):
+        wave = sum(rng.normal() * np.cos(np.pi * k * place) for k in range(4))
+        cells = [f"w{number}", "val" if number >= count - 6 else "train", *(f"{v:.6g}" for v in wave[::-1])]
+        lines.append(",".join([*cells, *(f"{2 * v:.6g}" for v in wave)]))
+    folder.mkdir(parents=True)
+    (folder / "waves.csv").write_text("\n".join(lines) + "\n")
+    (folder / "recipe.yaml").write_text(SIGNAL_RECIPE)
     return folder

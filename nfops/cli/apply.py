@@ -2,7 +2,6 @@
 
 import os
 import sys
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,10 +77,12 @@ def command(session: Session, inputs: tuple[str, ...], recipe: str, bundle: Path
     recipe goes through a volume slice by slice. Each output gets a sidecar NAME.json that says how it was made.
     """
     places = find_places(recipe, bundle=bundle)
-    jobs = _jobs(session, inputs, options)
-    pictures = _pictures(places, options["pixel_mm"])
+    places.recipe.require_operator()
+    jobs = _jobs(session, inputs, options | {"signals": places.recipe.geometry.dims == 1})
+    pictures = places.pictures(options["pixel_mm"])
     request = grid_request(options, pictures)
     translator = _translator(places, session, soft=options["soft"])
+    _check_shape(translator, options["shape"])
     say(session, f"bundle {places.bundle}, device {translator.engine.device}", verbosity=1)
     is_batch = options["out"] is None
     if is_batch:
@@ -111,7 +112,7 @@ def _jobs(session: Session, inputs: tuple[str, ...], options: dict[str, Any]) ->
     for name in inputs:
         if name and not os.path.lexists(name):
             first_bytes(Path(name))  # says so, and which name is near: better now than after a long batch
-    everything = list_inputs(inputs, batch, sys.stdin)
+    everything = list_inputs(inputs, batch, sys.stdin, signals=options["signals"])
     plan = plan_outputs(everything, options["out"], options["out_dir"])
     jobs = [Job(source, output) for source, output in take_shard(plan, options["shard"])]
     if options["shard"]:
@@ -134,17 +135,12 @@ def _translator(places: Places, session: Session, *, soft: bool) -> "Translator"
     return translator
 
 
-def _pictures(places: Places, pixel_mm: tuple[float, float] | None) -> "PictureFrame":
-    from nfops.cohort import picture_frame
-    from nfops.io.picture_frame import PictureFrame
+def _check_shape(translator: "Translator", shape: tuple[int, ...] | None) -> None:
+    """One number is the length of a signal; better refused now than for each scan of a batch."""
+    from nfops.errors import UsageError
 
-    frame = picture_frame(places.recipe) or PictureFrame(_in_plane(places))
-    return frame if pixel_mm is None else replace(frame, pixel_mm=pixel_mm, pixel_mm_is_override=True)
-
-
-def _in_plane(places: Places) -> tuple[str, str]:
-    axes = places.recipe.geometry.anatomical_axes
-    return axes[0], axes[1]
+    if shape is not None and len(shape) == 1 and translator.bundle.specs["source"].dims > 1:
+        raise UsageError("--shape", f"expected 2 or 3 whole numbers, got {shape[0]}", "one is enough for signals only")
 
 
 def grid_request(options: dict[str, Any], pictures: "PictureFrame") -> "GridRequest":

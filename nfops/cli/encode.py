@@ -37,5 +37,6 @@ def command(session: Session, recipe: str, data: Path | None, bundle: Path | Non
         report = encode(
             places.recipe, places.data, places.bundle, device=session.device, force=session.force, on_step=on_step
         )
-    lines = [f"{report.latents}: {report.rows} latents a side of {report.scans} scans"]
+    each = " a side" if len(report.residual) > 1 else ""
+    lines = [f"{report.latents}: {report.rows} latents{each} of {report.scans} scans"]
     show_result(session, vars(report), lines)

@@ -1,18 +1,21 @@
 """Every way to end: which exit code, and which line on stderr. The codes are public and in every man page."""
 
+import contextlib
 import errno
 import json
 import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
 import click
 
 from nfops import errors
+from nfops.stopping import Stop
 
 
 class Terminated(BaseException):
@@ -30,10 +33,14 @@ EXIT_CODES: dict[int, tuple[str, str]] = {
     7: ("result", "A result failed its check and was not published."),
     8: ("batch", "The batch is done; some of its scans failed."),
     9: ("nothing-matched", "No input matched."),
-    75: ("stopped", "Stopped by SIGTERM, SIGUSR1 or SIGHUP in a batch; the scans that were done are complete."),
+    75: (
+        "stopped",
+        "Stopped by SIGTERM, SIGUSR1 or SIGHUP in a batch, whose scans that were done are complete, or in a training, "
+        "which --resume takes up again.",
+    ),
     130: ("interrupted", "Interrupted (Ctrl-C)."),
     141: ("stdout-closed", "The reader of standard output went away."),
-    143: ("terminated", "Terminated (SIGTERM, SIGUSR1 or SIGHUP) during a single scan or a training."),
+    143: ("terminated", "Terminated (SIGTERM, SIGUSR1 or SIGHUP) during a single scan, or where nothing can resume."),
 }
 """Exit code -> (kind in the JSON of an error that has no kind of its own, what the man pages say)."""
 
@@ -49,6 +56,7 @@ CODE_OF: dict[type[BaseException], int] = {
     MemoryError: 6,
     errors.ResultError: 7,
     errors.NothingMatchedError: 9,
+    errors.StoppedError: 75,
     click.ClickException: 2,
     click.Abort: 130,
     KeyboardInterrupt: 130,
@@ -219,6 +227,38 @@ def raise_on_sigterm() -> None:
         number = getattr(signal, name, None)  # Windows knows the first one only
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, _terminate)
+
+
+@contextlib.contextmanager
+def noting_signals(stop: Stop) -> Iterator[None]:
+    """While `stop` is heard, signals that would end the run are noted there; a second one does end it.
+
+    So a training stops between two iterations, whose state is whole. Signals arrive in the main thread only.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        known = before[signal.Signals(signum)]
+        if stop.is_heard and not stop.signal:
+            stop.signal = signum
+        elif callable(known):
+            known(signum, frame)
+        else:  # the system's own way to end
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
+
+    try:
+        for number, known in before.items():
+            if known is not signal.SIG_IGN:
+                signal.signal(number, note)
+        yield
+    finally:
+        for number, known in before.items():
+            signal.signal(number, known)
 
 
 def _terminate(signum: int, _frame: FrameType | None) -> None:

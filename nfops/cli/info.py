@@ -60,7 +60,9 @@ def _describe_recipe(path: Path) -> dict[str, Any]:
     recipe = load_recipe(path)
     check_components(recipe)
     found = {"kind": "recipe", "path": path, "name": recipe.name, "description": recipe.description}
-    return found | {"bundle": path.parent / recipe.bundle, "dims": recipe.geometry.dims, "warnings": []}
+    found |= {"bundle": path.parent / recipe.bundle, "dims": recipe.geometry.dims, "grid": recipe.geometry.grid.shape}
+    found |= {side: recipe.side(side).field.plain() for side in recipe.sides}
+    return found | {"operator": recipe.operator.plain() if recipe.operator else None, "warnings": []}
 
 
 def text_lines(document: Mapping[str, Any]) -> list[str]:

@@ -70,7 +70,7 @@ def _matched(pattern: str, text: str) -> re.Match[str]:
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:
-    _matched(r"\d{1,9}([x×]\d{1,9}){1,2}", text)
+    _matched(r"\d{1,9}([x×]\d{1,9}){0,2}", text)
     return tuple(int(size) for size in re.split("[x×]", text))
 
 
@@ -121,7 +121,7 @@ def _parse_setting(text: str) -> str:
     return _matched(r"[^=\s]+=[\s\S]*", text)[0]
 
 
-SHAPE = Parsed("IxJ[xK]", _parse_shape, "2 or 3 whole numbers such as 256x256 (0 keeps an axis)")
+SHAPE = Parsed("I[xJ[xK]]", _parse_shape, "1 to 3 whole numbers such as 256x256 (0 keeps an axis)")
 SPACING = Parsed("MM[xMM[xMM]]", _parse_lengths, "1 to 3 numbers from 0.001 to 1000 mm such as 0.7x0.7")
 PIXEL = Parsed("MM[xMM]", _parse_pixel, "1 or 2 numbers from 0.001 to 1000 mm such as 4.8 or 4.8x3.2")
 SHARD = Parsed("I/N", _parse_shard, "I/N with 0 <= I < N such as 0/16")
@@ -226,7 +226,7 @@ set_option = click.option(
     help="Change one value of the recipe, such as operator.epochs=10; may be repeated.",
 )
 shape_option = click.option(
-    "--shape", type=SHAPE, help="Voxels of the output; the field of view stays, 0 keeps an axis."
+    "--shape", type=SHAPE, help="Voxels of the output, 280 for a signal; the field of view stays, 0 keeps an axis."
 )
 spacing_option = click.option("--spacing", type=SPACING, help="Spacing of the output, exactly; the centre stays.")
 like_option = click.option("--like", type=A_PATH, metavar="REF", help="Put the output on the grid of this image.")

@@ -1,11 +1,12 @@
 """Where a command finds what its recipe speaks of: the recipe itself, its data, its bundle."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nfops.io.picture_frame import PictureFrame
     from nfops.recipe import Recipe
 
 
@@ -18,9 +19,18 @@ class Places:
     bundle: Path
     name: str
 
+    def pictures(self, pixel_mm: tuple[float, float] | None) -> "PictureFrame":
+        """How pictures lie in the body: as the recipe says, or in its plane; `pixel_mm` is the user's own word."""
+        from nfops.cohort import picture_frame
+        from nfops.io.picture_frame import PictureFrame
+
+        axes = self.recipe.geometry.anatomical_axes or ("L", "P")  # a signal is in no plane
+        frame = picture_frame(self.recipe) or PictureFrame((axes[0], axes[1]))
+        return frame if pixel_mm is None else replace(frame, pixel_mm=pixel_mm, pixel_mm_is_override=True)
+
     def how_to_train(self) -> str:
-        """The three commands, on one line."""
-        verbs = ("fit-inr", "encode", "train-operator")
+        """The three commands, on one line; the first is enough where there is no operator to train."""
+        verbs = ("fit-inr", "encode", "train-operator") if self.recipe.operator else ("fit-inr",)
         return "train it: " + " && ".join(f"nfops {verb} --recipe {self.name} --data DIR" for verb in verbs)
 
 

@@ -43,6 +43,7 @@ EXAMPLES = [
         "nfops resample labels.nii.gz --out on_scan.nii.gz --like scan.nii.gz --method nearest",
     ),
     ("Another format, every value and position kept", "nfops resample scan.nii.gz --out scan.nii"),
+    ("A signal (CSV) of 140 samples at twice its rate", "nfops resample beat.csv --out fine.csv --shape 280"),
 ]
 
 
@@ -78,10 +79,11 @@ def command(session: Session, source: Path, out: Path, method: str, **options: A
     keeps the field of view from edge to edge, --spacing keeps the spacing exactly and the centre, --like takes the
     grid of another image.
     """
-    pictures = _pictures(options["pixel_mm"])
     job = Job(source, out)
     _check_options(session, method, options)
     field = _open_field(session, options) if method == "field" else None
+    pictures = field.pictures if field else _pictures(options["pixel_mm"])
+    _check_shape(source, pictures, options["shape"])
     check_outputs([job], session)
     if session.dry_run:
         return plan_only(session, [job], pictures, is_batch=False)
@@ -94,11 +96,12 @@ def command(session: Session, source: Path, out: Path, method: str, **options: A
 
 @dataclass(frozen=True, eq=False)
 class _Field:
-    """The bundle that --method field reads through, and the device it computes on."""
+    """The bundle that --method field reads through, the device it computes on, and how its recipe's pictures lie."""
 
     folder: Path
     bundle: "Bundle"
     device: str
+    pictures: "PictureFrame"
 
 
 def _check_options(session: Session, method: str, options: dict[str, Any]) -> None:
@@ -117,6 +120,19 @@ def _check_options(session: Session, method: str, options: dict[str, Any]) -> No
         raise DeviceError("--device", f"--method {method} computes on the CPU only", "use --device cpu or auto")
 
 
+def _check_shape(source: Path, pictures: "PictureFrame", shape: tuple[int, ...] | None) -> None:
+    """One number is the length of a signal, and of nothing else."""
+    from nfops.errors import UsageError
+    from nfops.io import describe_image
+
+    if shape is None or len(shape) > 1:
+        return
+    found = describe_image(source, pictures)["shape"]
+    if sorted(found)[1] > 1:
+        what = f"expected 2 or 3 whole numbers for an image of {'x'.join(map(str, found))}, got {shape[0]}"
+        raise UsageError("--shape", what, "one is enough for signals only")
+
+
 def _open_field(session: Session, options: dict[str, Any]) -> _Field:
     from nfops.bundle import load_bundle
     from nfops.cli.places import find_places
@@ -127,7 +143,8 @@ def _open_field(session: Session, options: dict[str, Any]) -> _Field:
     if not places.bundle.exists():
         raise BundleError(places.recipe.name, f"no trained bundle at {places.bundle}", places.how_to_train())
     bundle = load_bundle(places.bundle)
-    return _Field(places.bundle, bundle, open_engine(bundle, session.device).device)
+    device = open_engine(bundle, session.device).device
+    return _Field(places.bundle, bundle, device, places.pictures(options["pixel_mm"]))
 
 
 def _pictures(pixel_mm: tuple[float, float] | None) -> "PictureFrame":
@@ -172,7 +189,8 @@ def _grid(image: "Image", options: dict[str, Any], like: "Image | None") -> "Gri
 
     spacing = options["spacing"]
     if spacing is not None and len(spacing) == 1:
-        spacing = spacing * (2 if image.header.ndim == 2 else 3)
+        dims = 3 if image.grid.signal_axis is None else 1
+        spacing = spacing * min(image.header.ndim, dims)
     return choose_grid(image.grid, options["shape"], spacing, like.grid if like else None, image.header.slice_axis)
 
 

@@ -38,7 +38,8 @@ def command(session: Session, recipe: str, data: Path | None, bundle: Path | Non
             places.recipe, places.data, places.bundle, device=session.device, force=session.force, on_step=on_step
         )
     lines = [
-        f"{report.bundle}: operator {places.recipe.operator.component}, {report.operator['rows']} pairs of latents"
+        f"{report.bundle}: operator {places.recipe.require_operator().component}, "
+        f"{report.operator['rows']} pairs of latents"
     ]
     for name in report.validation.get("result", {}):
         figures = ", ".join(f"{kind} {report.validation[kind][name]:.4g}" for kind in ("result", "ceiling", "mean"))

@@ -29,13 +29,13 @@ class Engine(Protocol):
 
 
 def open_engine(bundle: Bundle, device: str = "auto") -> Engine:
-    """The engine for a bundle: NumPy where its parts are linear, torch where they are not or a GPU was asked for.
+    """The engine for a bundle: NumPy where it knows the bundle's parts, torch where not or where a GPU was asked for.
 
     device: "auto", "cpu" or "cuda[:N]"; an explicit device is honoured or refused (DeviceError), never replaced.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise DeviceError("--device", f"expected auto, cpu or cuda[:N], got {device!r}")
-    if not device.startswith("cuda") and bundle.is_linear:
+    if not device.startswith("cuda") and bundle.runs_in_numpy:
         from nfops.engines.numpy_engine import NumpyEngine
 
         return NumpyEngine(bundle)

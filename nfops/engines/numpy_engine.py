@@ -1,4 +1,4 @@
-"""The engine for linear bundles: spline bases on lattices and affine operators, in NumPy, without torch.
+"""The engine for spline bases on lattices and small operators on latents, in NumPy, without torch.
 
 On a lattice a spline is a product of one small matrix per axis, so nothing as large as (points, P) is ever formed
 for an image, and the curvature of one geometry serves every slice that shares it.
@@ -10,10 +10,14 @@ from nfops import splines
 from nfops.arrays import Array
 from nfops.bundle import Bundle
 from nfops.codec_spec import CodecSpec
+from nfops.engines.numpy_operators import open_operator
 from nfops.errors import BundleError
 from nfops.heads import Head
 from nfops.sampling import Lattice
 from nfops.solvers import Linearisation
+
+BLOCK_POINTS = 4096
+"""Cells whose Jacobian is in memory at once, where the head is not linear."""
 
 
 class SplineField:
@@ -22,7 +26,6 @@ class SplineField:
     def __init__(self, spec: CodecSpec, arrays: dict[str, Array]) -> None:
         self.half_extent = np.array(spec.half_extent)
         self.head = Head(spec.head)
-        self.points = spec.encode.points
         self.mean = arrays["field.mean"].astype(np.float32)
         scale = arrays["field.basis_scale"].astype(np.float32).reshape(-1, *[1] * self.mean.ndim)
         self.basis = arrays["field.basis"].astype(np.float32) * scale
@@ -79,10 +82,36 @@ class SplineProblem:
         parts = [self._linearise_one(b, latents[b]) for b in range(len(latents))]
         return Linearisation(*(np.stack([part[i] for part in parts]) for i in range(3)))
 
+    def gradient(self, latents: Array) -> tuple[Array, Array]:
+        """See `Problem`."""
+        field, values = self._shown(latents)
+        slope = np.moveaxis(self._field.head.slope(field, values), -1, 1)
+        weighted = slope if self._weights is None else slope * self._weights[:, None]
+        back = splines.apply_axes(tuple(m.T for m in self._matrices), weighted).reshape(len(field), -1)
+        return self._mean(field, values), (back @ self._field.flat_basis.T) / self._total[:, None]
+
     def loss(self, latents: Array) -> Array:
         """(B, P) -> (B,)."""
+        return self._mean(*self._shown(latents))
+
+    def subset(self, count: int, seed: int) -> "SplineProblem":  # noqa: ARG002
+        """See `Problem`: products of axes are cheap on all of a lattice."""
+        return self
+
+    def item(self, index: int) -> "SplineProblem":
+        """See `Problem`."""
+        one = slice(index, index + 1)
+        weights = self._weights if self._weights is None or len(self._weights) == 1 else self._weights[one]
+        return SplineProblem(self._field, self._lattice, self._values[one], weights)
+
+    def _shown(self, latents: Array) -> tuple[Array, Array]:
+        """The raw fields of (B, P) and the values that they should have, (B, *shape, C)."""
         field = splines.apply_axes(self._matrices, self._field.nodal(latents))
-        loss = self._field.head.loss(np.moveaxis(field, 1, -1), np.moveaxis(self._values, 1, -1))
+        return np.moveaxis(field, 1, -1), np.moveaxis(self._values, 1, -1)
+
+    def _mean(self, field: Array, values: Array) -> Array:
+        """(B, *shape, C) twice -> mean losses (B,)."""
+        loss = self._field.head.loss(field, values)
         weighted = loss if self._weights is None else loss * self._weights
         return np.asarray(weighted.reshape(len(loss), -1).sum(axis=1) / self._total)
 
@@ -108,7 +137,7 @@ class SplineProblem:
         head, size = self._field.head, len(latent)
         nodal = self._field.nodal(latent[None])[0]
         loss, gradient, curvature = 0.0, np.zeros(size), np.zeros((size, size))
-        for block in self._lattice.blocks(self._field.points):
+        for block in self._lattice.blocks(BLOCK_POINTS):
             matrices = (self._matrices[0][block[0]], *self._matrices[1:])
             field = np.moveaxis(splines.apply_axes(matrices, nodal), 0, -1).reshape(-1, len(nodal))
             rows = splines.apply_axes(matrices, self._field.basis)
@@ -125,13 +154,13 @@ class SplineProblem:
 
 
 class NumpyEngine:
-    """Source and target as spline fields, the operator as one affine map."""
+    """Source and target as spline fields; the operator in a form that NumPy knows."""
 
     device = "cpu"
 
     def __init__(self, bundle: Bundle) -> None:
         self._fields = {side: SplineField(spec, bundle.arrays[side]) for side, spec in bundle.specs.items()}
-        self._operator = bundle.arrays.get("operator", {})
+        self._operate = open_operator(bundle) if bundle.has_operator else None
 
     def pose(self, side: str, lattice: Lattice, values: Array, weights: Array | None) -> SplineProblem:
         """See `Engine.pose`."""
@@ -139,9 +168,9 @@ class NumpyEngine:
 
     def operate(self, latents: Array) -> Array:
         """See `Engine.operate`."""
-        if not self._operator:
+        if self._operate is None:
             raise BundleError("bundle", "it has no operator yet", "run `nfops train-operator`")
-        return np.asarray(latents @ self._operator["weight"].T + self._operator["bias"], dtype=np.float32)
+        return self._operate(latents)
 
     def decode(self, side: str, latents: Array, lattice: Lattice) -> Array:
         """See `Engine.decode`."""

@@ -18,8 +18,13 @@ FORMATS = {
     ".png": "picture",
     ".tif": "picture",
     ".tiff": "picture",
+    ".csv": "signal",
+    ".txt": "signal",
 }
 """Suffix -> module of nfops.io that reads and writes it; longer suffixes stand before their endings."""
+
+TEXT_FORMATS = ("signal",)
+"""Modules whose files are text: what else is text is no image, and of a folder's files they may be anything."""
 
 
 class Format(Protocol):
@@ -49,6 +54,11 @@ def suffix_of(path: Path) -> str:
     """The supported suffix of a file name in lower case (".nii.gz" whole), or "" if it has none."""
     name = path.name.lower()
     return next((suffix for suffix in FORMATS if name.endswith(suffix) and name != suffix), "")
+
+
+def is_text(path: Path) -> bool:
+    """Whether a file of this name is one of numbers as text."""
+    return FORMATS.get(suffix_of(path)) in TEXT_FORMATS
 
 
 def output_stem(path: Path) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TextIO, TypeVar
 
 from nfops.errors import InputError, NotFoundError, NothingMatchedError, UsageError
-from nfops.io.formats import output_stem, suffix_of
+from nfops.io.formats import is_text, output_stem, suffix_of
 
 Item = TypeVar("Item")
 
@@ -15,10 +15,13 @@ def list_inputs(
     batch: str | None = None,
     stdin: TextIO | None = None,
     shard: tuple[int, int] | None = None,
+    *,
+    signals: bool = False,
 ) -> list[Path]:
     """The files to work on, sorted, each once.
 
-    inputs: files, taken as given, and directories, whose image files (not hidden, not in folders below) are taken.
+    inputs: files, taken as given, and directories, whose image files (not hidden, not in folders below) are taken;
+    signals: their text files too, which beside images are tables and notes.
     batch: a file with one path a line, or "-" for `stdin`; its directories are not looked into.
     shard: (index, count), this part of the sorted list only; it may be empty.
 
@@ -30,7 +33,7 @@ def list_inputs(
         if not name:
             raise NotFoundError("input", "an empty file name")
         path = Path(name)
-        names.update(str(file) for file in _files_in(path)) if path.is_dir() else names.add(str(path))
+        names.update(str(file) for file in _files_in(path, signals)) if path.is_dir() else names.add(str(path))
     if batch is not None:
         names.update(str(Path(line)) for line in _lines(batch, stdin))
     if not names:
@@ -98,12 +101,13 @@ def _check_shard(shard: tuple[int, int]) -> None:
         raise UsageError("--shard", f"expected 0 <= INDEX < COUNT, got {index}/{count}")
 
 
-def _files_in(directory: Path) -> list[Path]:
+def _files_in(directory: Path, signals: bool) -> list[Path]:
     try:
         entries = list(directory.iterdir())
     except OSError as error:
         raise InputError(directory, f"cannot be read: {error.strerror}") from error
-    return [entry for entry in entries if suffix_of(entry) and not entry.name.startswith(".") and entry.is_file()]
+    known = [entry for entry in entries if suffix_of(entry) and (signals or not is_text(entry))]
+    return [entry for entry in known if not entry.name.startswith(".") and entry.is_file()]
 
 
 def _lines(batch: str, stdin: TextIO | None) -> list[str]:

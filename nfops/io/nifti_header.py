@@ -121,9 +121,9 @@ def _sizes(path: Path, raw: Any) -> tuple[int, tuple[int, int, int, int]]:
     dims = [int(n) for n in raw["dim"][1 : ndim + 1]]
     if min(dims) < 1:
         raise corrupt(path, "dim", dims)
-    if ndim < 2 or any(n > 1 for n in dims[4:]):
-        raise InputError(path, f"has the shape {'x'.join(map(str, dims))}, expected 2, 3 or 4 dimensions")
-    i, j, k, t = [*dims, 1, 1][:4]
+    if any(n > 1 for n in dims[4:]):
+        raise InputError(path, f"has the shape {'x'.join(map(str, dims))}, expected at most 4 dimensions")
+    i, j, k, t = [*dims, 1, 1, 1][:4]
     return min(ndim, 4), (i, j, k, t)
 
 

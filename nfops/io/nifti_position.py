@@ -31,8 +31,9 @@ def find_position(path: Path, raw: Any, shape: tuple[int, int, int], unit_mm: fl
     sform_code, qform_code = int(raw["sform_code"]), int(raw["qform_code"])
     pixdim = np.array(raw["pixdim"][1:4], dtype=np.float64)
     sform = np.vstack([raw["srow_x"], raw["srow_y"], raw["srow_z"], [0, 0, 0, 1]]).astype(np.float64)
-    if shape[2] == 1 and pixdim[2] == 0:  # a single slice has no spacing; anything but 0 will do
-        pixdim[2] = np.linalg.norm(sform[:3, 2]) if sform_code > 0 else 1.0
+    for axis in (1, 2):
+        if shape[axis] == 1 and pixdim[axis] == 0:  # a single slice has no spacing; anything but 0 will do
+            pixdim[axis] = np.linalg.norm(sform[:3, axis]) if sform_code > 0 else 1.0
     warnings: list[str] = []
     if sform_code > 0:
         affine, code = sform, sform_code

@@ -4,6 +4,7 @@ import difflib
 from pathlib import Path
 
 from nfops.errors import InputError, NotFoundError
+from nfops.io.formats import is_text
 
 ANNEX = "annex/objects"
 
@@ -65,5 +66,5 @@ def _refuse_stand_in(path: Path, start: bytes) -> None:
     if text.startswith((b"<!doctype html", b"<html", b"<?xml")):
         raise InputError(path, "is a web page, not an image", "the download failed")
     printable = sum(32 <= byte < 127 or byte in b"\t\r\n" for byte in start)
-    if printable == len(start):
+    if printable == len(start) and not is_text(path):
         raise InputError(path, "is a text file, not an image")

@@ -2,17 +2,13 @@
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nfops.annotations import about
-from nfops.arrays import Array
-from nfops.latents import LatentLoss, LatentTable
+from nfops.latents import LatentTable, Objective
 from nfops.progress import OnStep, Step, silent
-
-MAX_FOLDS = 12
-"""With more patients than this they are left out in this many groups."""
+from nfops.ridge import fit_ridge
 
 
 @dataclass(frozen=True)
@@ -48,55 +44,15 @@ class Operator(nn.Module):
         """(B, P_in) -> (B, P_out)."""
         return latents @ self.weight.to(latents.dtype).T + self.bias.to(latents.dtype)
 
-    def fit(self, source: LatentTable, target: LatentTable, loss: LatentLoss, on_step: OnStep = silent) -> None:
+    def fit(self, source: LatentTable, target: LatentTable, objective: Objective, on_step: OnStep = silent) -> None:
         """Fit to two tables of the same rows; the strength with the least error on left-out patients wins.
 
-        Least squares has a closed form, so `loss` is not asked.
+        Least squares has a closed form, so `objective` is not asked.
         """
-        del loss
+        del objective
         on_step(Step("ridge", 0, 1))
-        x, y = source.vectors.astype(np.float64), target.vectors.astype(np.float64)
-        mean, deviation = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-12)
-        standard, centre = (x - mean) / deviation, y.mean(axis=0)
-        folds = patient_folds(source.patients)
-        errors = _left_out_errors(standard, y - centre, folds, source.copies == 0, self.config.strengths)
-        best = int(errors.argmin())
-        gram, cross = standard.T @ standard / len(x), standard.T @ (y - centre) / len(x)
-        weight = _ridge(gram, cross, self.config.strengths[best]).T / deviation
-        self.weight.copy_(torch.from_numpy(weight))
-        self.bias.copy_(torch.from_numpy(centre - weight @ mean))
+        ridge = fit_ridge(source, target, self.config.strengths)
+        self.weight.copy_(torch.from_numpy(ridge.weight))
+        self.bias.copy_(torch.from_numpy(ridge.bias))
         on_step(Step("ridge", 1, 1))
-        self.figures = {"strength": self.config.strengths[best], "left_out_latent_mse": float(errors[best])}
-
-
-def patient_folds(patients: tuple[str, ...]) -> Array:
-    """(N,) fold of each row: one per patient; MAX_FOLDS groups of many; two halves of a single one."""
-    names, number = np.unique(patients, return_inverse=True)
-    if len(names) == 1:
-        return np.arange(len(patients)) % 2
-    return np.asarray(number % MAX_FOLDS)
-
-
-def _left_out_errors(x: Array, y: Array, folds: Array, originals: Array, strengths: tuple[float, ...]) -> Array:
-    """Mean squared error on the left-out patients' own scans (not their augmented copies), per strength.
-
-    Means are those of the others too: a common mean would tell what was left out (rows sum to zero about it).
-    """
-    errors = np.zeros(len(strengths))
-    gram, cross = x.T @ x, x.T @ y
-    for fold in np.unique(folds):
-        out = folds == fold
-        kept = max(int((~out).sum()), 1)
-        mean_x, mean_y = x[~out].sum(axis=0) / kept, y[~out].sum(axis=0) / kept
-        rest_gram = (gram - x[out].T @ x[out]) / kept - np.outer(mean_x, mean_x)
-        rest_cross = (cross - x[out].T @ y[out]) / kept - np.outer(mean_x, mean_y)
-        probe = out & originals
-        for index, strength in enumerate(strengths):
-            predicted = (x[probe] - mean_x) @ _ridge(rest_gram, rest_cross, strength) + mean_y
-            errors[index] += ((predicted - y[probe]) ** 2).sum()
-    return np.asarray(errors / max(int(originals.sum()), 1) / y.shape[1])
-
-
-def _ridge(gram: Array, cross: Array, strength: float) -> Array:
-    """(P_in, P_out): the minimiser of |x w - y|^2 / N + strength |w|^2."""
-    return np.linalg.solve(gram + (strength + 1e-9) * np.eye(len(gram)), cross)
+        self.figures = {"strength": ridge.strength, "left_out_latent_mse": ridge.left_out_error}

@@ -24,7 +24,7 @@ UNLIKE = 3.0
 
 @dataclass(frozen=True)
 class GridRequest:
-    """The output grid asked for, at most one of: shape (2 or 3 numbers, 0 keeps an axis), spacing, an image's grid.
+    """The output grid asked for, at most one of: shape (1 to 3 numbers, 0 keeps an axis), spacing, an image's grid.
 
     spacing_mm of one number is isotropic: in the plane of a 2-D recipe, along all axes of a 3-D one.
     """
@@ -43,8 +43,9 @@ class Translator:
 
 
 def open_translator(bundle_dir: Path, device: str = "auto") -> Translator:
-    """Load a trained bundle. Raises BundleError where there is none, saying how to train it."""
+    """Load a trained bundle. Raises BundleError where there is none, saying how to train it, or without a target."""
     bundle = load_bundle(bundle_dir)
+    bundle.side("target")
     if not bundle.has_operator:
         raise BundleError(
             bundle_dir, "this bundle has no operator yet", "run `nfops encode` and `nfops train-operator`"

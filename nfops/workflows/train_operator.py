@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nfops.arrays import Array
 from nfops.bundle import Bundle, load_bundle, refuse_other_recipe, save_bundle
 from nfops.cohort import Cohort, Pair, load_pairs, read_cohort
 from nfops.engines import open_engine
@@ -43,11 +44,11 @@ def train_operator(
 
     Raises BundleError if the tables are missing or come from other fields than the bundle's.
     """
-    bundle, training = _training_tables(recipe, bundle_dir, force=force)
+    bundle, tables = _bundle_and_tables(recipe, bundle_dir, force=force)
     open_engine(bundle, device)  # a device that is not there is found out now
     cohort = read_cohort(recipe, data)
-    trained = fit_operator(recipe, bundle, training, on_step)
-    originals = training["target"].where(training["target"].copies == 0)
+    trained = fit_operator(recipe, bundle, tables, lambda: _load(recipe, cohort, on_step), on_step)
+    originals = tables["target"].where(_training_rows(recipe, tables) & (tables["target"].copies == 0))
     save_bundle(trained, bundle_dir, force=True)
     reloaded = load_bundle(bundle_dir)
     engine, mean = open_engine(reloaded, device), originals.vectors.mean(axis=0)
@@ -57,27 +58,40 @@ def train_operator(
 
 def plan_train(recipe: Recipe, bundle_dir: Path, *, device: str = "auto", force: bool = False) -> dict[str, object]:
     """What `train_operator` would do, once everything that can be checked has been."""
-    bundle, training = _training_tables(recipe, bundle_dir, force=force)
+    bundle, tables = _bundle_and_tables(recipe, bundle_dir, force=force)
     open_engine(bundle, device)
-    recipe.operator.configure(load_component("operator", recipe.operator.component).config)
+    section = recipe.require_operator()
+    section.configure(load_component("operator", section.component).config)
     return {
-        "operator": recipe.operator.component,
-        "pairs of latents": len(training["source"]),
+        "operator": section.component,
+        "pairs of latents": int(_training_rows(recipe, tables).sum()),
         "bundle": str(bundle_dir),
     }
 
 
-def _training_tables(recipe: Recipe, bundle_dir: Path, *, force: bool) -> tuple[Bundle, dict[str, LatentTable]]:
-    """The bundle, and the rows of its latent tables that the recipe trains on."""
+def _load(recipe: Recipe, cohort: Cohort, on_step: OnStep) -> list[Pair]:
+    """The pairs behind the latent tables."""
+    cohort = cohort.with_splits((*recipe.data.train, *recipe.data.validation))
+    total = len(cohort.rows)
+    return list(load_pairs(recipe, cohort, lambda done: on_step(Step("reading scans", done, total))))
+
+
+def _training_rows(recipe: Recipe, tables: dict[str, LatentTable]) -> Array:
+    """(N,) which rows of the tables the recipe trains on."""
+    return np.isin(tables["source"].splits, recipe.data.train)
+
+
+def _bundle_and_tables(recipe: Recipe, bundle_dir: Path, *, force: bool) -> tuple[Bundle, dict[str, LatentTable]]:
+    """The bundle and its latent tables, some of whose rows the recipe trains on."""
+    recipe.require_operator()
     bundle, directory = load_bundle(bundle_dir), latents_dir(bundle_dir)
     refuse_other_recipe(bundle, to_plain(recipe))
     if bundle.has_operator and not force:
         raise OutputError(bundle_dir, "this bundle has an operator already", "use --force to replace it")
     tables = {side: _load_table(bundle, directory, side) for side in ("source", "target")}
-    training = {side: table.where(np.isin(table.splits, recipe.data.train)) for side, table in tables.items()}
-    if not len(training["source"]):
+    if not _training_rows(recipe, tables).any():
         raise InputError(directory, f"no rows of split {' or '.join(recipe.data.train)}")
-    return bundle, training
+    return bundle, tables
 
 
 def _validate(recipe: Recipe, cohort: Cohort, score: Callable[[Pair], Score], on_step: OnStep) -> list[Score]:

@@ -1,0 +1,81 @@
+"""Operators on latents in NumPy, by the form that they state: what a bundle needs to be applied without torch."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from nfops.arrays import Array
+from nfops.bundle import Bundle
+from nfops.errors import BundleError
+
+Operate = Callable[[Array], Array]
+"""(B, P_in) -> (B, P_out) float32."""
+
+EPSILON = 1e-5
+"""torch.nn.LayerNorm's."""
+
+
+def open_operator(bundle: Bundle) -> Operate:
+    """The operator of a bundle whose `runs_in_numpy` is true. Raises BundleError where its arrays do not fit."""
+    form, arrays = bundle.operator["form"], bundle.arrays["operator"]
+    sizes = tuple(bundle.specs[side].latent for side in ("source", "target"))
+    try:
+        operate = affine(arrays) if form == "affine" else residual_mlp(arrays, _activation(bundle))
+        got = operate(np.zeros((2, sizes[0]), np.float32)).shape
+    except (KeyError, ValueError, IndexError) as error:
+        raise BundleError(bundle.path or "bundle", f"the operator's arrays are not those of {form}: {error}") from error
+    if got != (2, sizes[1]):
+        raise BundleError(bundle.path or "bundle", f"the operator gives {got[1]} numbers, its target has {sizes[1]}")
+    return operate
+
+
+def affine(arrays: dict[str, Array]) -> Operate:
+    """`operators.linear`: weight @ source + bias."""
+    weight, bias = arrays["weight"], arrays["bias"]
+
+    def operate(latents: Array) -> Array:
+        return np.asarray(latents @ weight.T + bias, dtype=np.float32)
+
+    return operate
+
+
+def residual_mlp(arrays: dict[str, Array], activation: Callable[[Array], Array]) -> Operate:
+    """`operators.residual_mlp`, without dropout."""
+    linear = affine(arrays)
+    members = sorted({name.split(".")[1] for name in arrays if name.startswith("members.")}, key=int)
+    if not members:
+        raise ValueError("it has no members")
+
+    def operate(latents: Array) -> Array:
+        standard = (latents - arrays["centre"]) / arrays["spread"]
+        corrections = [_member(arrays, f"members.{member}", standard, activation) for member in members]
+        return np.asarray(linear(latents) + arrays["scale"] * np.mean(corrections, axis=0), dtype=np.float32)
+
+    return operate
+
+
+def _member(arrays: dict[str, Array], name: str, latents: Array, activation: Callable[[Array], Array]) -> Array:
+    def layer(part: str, values: Array) -> Array:
+        return np.asarray(values @ arrays[f"{name}.{part}.weight"].T + arrays[f"{name}.{part}.bias"])
+
+    hidden = activation(layer("first", latents))
+    block = 0
+    while f"{name}.norms.{block}.weight" in arrays:
+        centred = hidden - hidden.mean(axis=1, keepdims=True)
+        normal = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + EPSILON)
+        normal = normal * arrays[f"{name}.norms.{block}.weight"] + arrays[f"{name}.norms.{block}.bias"]
+        hidden = hidden + layer(f"narrow.{block}", activation(layer(f"widen.{block}", normal)))
+        block += 1
+    return layer("last", hidden)
+
+
+def _activation(bundle: Bundle) -> Callable[[Array], Array]:
+    return _relu if bundle.recipe["operator"].get("activation") == "relu" else _silu
+
+
+def _silu(values: Array) -> Array:
+    return np.asarray(values / (1 + np.exp(-np.clip(values, -80, 80))))
+
+
+def _relu(values: Array) -> Array:
+    return np.asarray(np.maximum(values, 0))

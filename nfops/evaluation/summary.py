@@ -1,0 +1,233 @@
+"""Everything that an evaluation found, as plain data: what `summary.json` holds, and every table and figure shows."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from nfops import __version__
+from nfops.codec_spec import CodecSpec
+from nfops.evaluation.agreement import summarise_agreement
+from nfops.evaluation.assess import Assessment
+from nfops.evaluation.cases import Case
+from nfops.evaluation.degrade import FULL
+from nfops.evaluation.folds import Fold
+from nfops.evaluation.intervals import COVERAGE, FEWEST_PATIENTS, RESAMPLES, summarise
+from nfops.evaluation.spectrum import effective_size, merge_spectra
+from nfops.metrics import is_better_higher
+from nfops.recipe import Recipe
+from nfops.schema import to_plain
+from nfops.scoring import OF_INTENSITIES
+
+FORMAT, FORMAT_VERSION = "nfops-evaluation", 1
+RECORDED = ("numpy", "scipy", "scikit-image", "scikit-learn", "torch")
+BASELINES = ("mean", "ridge", "ridge_best", "fpca")
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What was evaluated and what came of it. folds: empty on a split. output: the spec of the images made.
+
+    bundle: facts of the bundle on disk, empty with folds. warnings: for the reader of the report.
+    """
+
+    recipe: Recipe
+    splits: tuple[str, ...]
+    folds: tuple[Fold, ...]
+    assessments: tuple[Assessment, ...]
+    output: CodecSpec
+    bundle: Mapping[str, Any] = field(default_factory=dict)
+    table_sha256: str = ""
+    device: str = "cpu"
+    warnings: tuple[str, ...] = ()
+    probe: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def cases(self) -> list[Case]:
+        """Of all folds."""
+        return [case for assessment in self.assessments for case in assessment.cases]
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the recipe is its own baseline: ridge on functional PCA."""
+        return not any({"ridge", "fpca"} & set(one.baselines.sizes) for one in self.assessments)
+
+
+def summarise_evaluation(evaluation: Evaluation) -> dict[str, Any]:
+    """The whole document."""
+    cases, seed = evaluation.cases, evaluation.recipe.seed
+    results = {"result": _metrics(cases, seed, _of_result), **_beside(cases, seed)}
+    primary = next(iter(results["result"]))
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "nfops": __version__,
+        "name": evaluation.recipe.name,
+        "mode": "folds" if evaluation.folds else "split",
+        "splits": list(evaluation.splits),
+        "cases": len(cases),
+        "patients": len({case.patient for case in cases}),
+        "primary": primary,
+        "metrics": list(results["result"]),
+        "range": _range(evaluation),
+        "intervals": {"coverage": COVERAGE, "resamples": RESAMPLES, "fewest_patients": FEWEST_PATIENTS, "seed": seed},
+        "results": results,
+        "resolutions": _resolutions(cases, seed),
+        "differences": _differences(cases, seed, results, primary),
+        "limits": _limits(cases, primary),
+        "agreement": _agreement(evaluation),
+        "seconds": {name: _median(cases, name) for name in ("encode", "operate", "decode")},
+        "spectrum": _spectrum(evaluation),
+        "examples": pick_examples(cases, primary),
+        "probe": dict(evaluation.probe),
+        "baselines": _baselines(evaluation),
+        "curves": [dict(one.curves) for one in evaluation.assessments],
+        "folds": [_fold(evaluation, number) for number in range(len(evaluation.folds))],
+        "warnings": list(evaluation.warnings),
+        "bundle": dict(evaluation.bundle),
+        "recipe": to_plain(evaluation.recipe),
+        "seed": seed,
+        "table_sha256": evaluation.table_sha256,
+        "device": evaluation.device,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in RECORDED}},
+    }
+
+
+def pick_examples(cases: list[Case], primary: str) -> dict[str, int]:
+    """Numbers of the best, the median and the worst case by the primary metric at full resolution."""
+    values = np.nan_to_num(np.array([_of_result(case)[primary] for case in cases]), nan=-np.inf)
+    order = np.argsort(values if is_better_higher(primary) else -values, kind="stable")
+    return {"best": int(order[-1]), "median": int(order[len(order) // 2]), "worst": int(order[0])}
+
+
+def _of_result(case: Case) -> Mapping[str, float]:
+    return next(metrics for view, metrics in case.results.items() if view.sampling == FULL)
+
+
+def _metrics(cases: list[Case], seed: int, read: Any) -> dict[str, Any]:
+    """Metric -> its summary; a case that lacks one (a label, a small image) counts as missing."""
+    patients = [case.patient for case in cases]
+    names = list(dict.fromkeys(name for case in cases for name in read(case)))
+    found = {name: summarise([read(case).get(name, np.nan) for case in cases], patients, seed) for name in names}
+    return {name: asdict(summary) for name, summary in found.items() if summary is not None}
+
+
+def _beside(cases: list[Case], seed: int) -> dict[str, Any]:
+    kinds = dict.fromkeys(kind for case in cases for kind in case.beside)
+    return {kind: _metrics(cases, seed, lambda case, kind=kind: case.beside.get(kind, {})) for kind in kinds}
+
+
+def _resolutions(cases: list[Case], seed: int) -> list[dict[str, Any]]:
+    views = list(dict.fromkeys(view for case in cases for view in case.results))
+    return [
+        {
+            "resolution": view.resolution,
+            "sampling": view.sampling,
+            "name": view.name,
+            "metrics": _metrics(cases, seed, lambda case, view=view: case.results[view]),
+        }
+        for view in views
+    ]
+
+
+def _differences(cases: list[Case], seed: int, results: dict[str, Any], primary: str) -> dict[str, Any]:
+    """Result less baseline, case by case, for each baseline; "best": the one with the best mean primary metric."""
+    there = [name for name in BASELINES if primary in results.get(name, {})]
+    if not there:
+        return {}
+    sign = 1 if is_better_higher(primary) else -1
+    best = max(there, key=lambda name: sign * results[name][primary]["mean"])
+
+    def apart(case: Case, name: str) -> dict[str, float]:
+        mine, theirs = _of_result(case), case.beside[name]
+        finite = {metric: (min(mine[metric], 100.0), min(theirs[metric], 100.0)) for metric in mine}
+        return {metric: one - other for metric, (one, other) in finite.items()}
+
+    return {
+        "best": best,
+        "to": {name: _metrics(cases, seed, lambda case, name=name: apart(case, name)) for name in there},
+        "better_cases": float(np.mean([sign * apart(case, best)[primary] > 0 for case in cases])),
+    }
+
+
+def _limits(cases: list[Case], primary: str) -> dict[str, float]:
+    """The part of the error that the target's own encode-decode has already: of squared error, or of 1 - Dice."""
+    shares = []
+    for case in cases:
+        ceiling = case.beside.get("target_ceiling", {}).get(primary)
+        if ceiling is None:
+            return {}
+        result = _of_result(case)[primary]
+        shares.append((_error(primary, result), _error(primary, ceiling)))
+    ours, theirs = np.array(shares).T
+    return {"target_decoder_share": float(theirs.sum() / max(float(ours.sum()), 1e-300))}
+
+
+def _error(metric: str, value: float) -> float:
+    if metric == "psnr":
+        return float(10 ** (-min(value, 100.0) / 10))
+    return value if not is_better_higher(metric) else 1 - value
+
+
+def _agreement(evaluation: Evaluation) -> dict[str, Any]:
+    names = dict.fromkeys(name for one in evaluation.assessments for name in one.disagreements)
+    return {
+        name: summarise_agreement([d for one in evaluation.assessments for d in one.disagreements[name]])
+        for name in names
+    }
+
+
+def _median(cases: list[Case], name: str) -> float:
+    return float(np.median([getattr(case.seconds, name) for case in cases]))
+
+
+def _spectrum(evaluation: Evaluation) -> dict[str, Any]:
+    merged = merge_spectra([one.spectrum for one in evaluation.assessments])
+    sizes = {side: effective_size(merged[side]) for side in ("source", "target") if merged[side]}
+    return {**merged, "effective_size": sizes, "latent": dict(evaluation.assessments[0].latent)}
+
+
+def _range(evaluation: Evaluation) -> dict[str, Any]:
+    """What PSNR and SSIM are relative to."""
+    spec = evaluation.output
+    if spec.is_label:
+        return {"labels": list(spec.labels)}
+    if evaluation.recipe.target is None:
+        return {"source": "each scan's own 0 to 1"}
+    return {
+        "target": [min(spec.range_low), max(spec.range_high)],
+        "clipped": spec.intensity.map != "none",
+        "source": "each scan's own 0 to 1",
+    }
+
+
+def _baselines(evaluation: Evaluation) -> dict[str, Any]:
+    """Of each fold: sizes of the ridge baselines, and what the choice of the best saw."""
+    return {
+        "recipe_is_linear": evaluation.is_linear,
+        "fits": [
+            {
+                "sizes": {name: dict(sizes) for name, sizes in one.baselines.sizes.items()},
+                "tried": {str(size): score for size, score in one.baselines.tried.items()},
+            }
+            for one in evaluation.assessments
+        ],
+    }
+
+
+def _fold(evaluation: Evaluation, number: int) -> dict[str, Any]:
+    fold, cases = evaluation.folds[number], evaluation.assessments[number].cases
+    return {
+        "fold": fold.number,
+        "patients": list(fold.left_out),
+        "inner_patients": list(fold.inner),
+        "cases": len(cases),
+    }
+
+
+def is_intensity(metric: str) -> bool:
+    """Whether a metric is of intensities, not of labels."""
+    return metric in OF_INTENSITIES
