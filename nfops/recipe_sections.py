@@ -196,7 +196,8 @@ class Encode:
         default=4096,
         metadata=about(
             "Points of the scan that a step looks at, drawn evenly; a scan with fewer, or a linear field, uses all. "
-            "gauss-newton never looks at fewer than 16 for each entry of the latent; sgd draws anew for each step.",
+            "gauss-newton: in the last step, never fewer than 2 for each entry of the latent; those before it look at "
+            "fewer. sgd: drawn anew for each step.",
             low=1,
         ),
     )

@@ -19,9 +19,9 @@ DENSE_LATENT = 512
 """Longer latents are solved with products instead of a curvature matrix (measured), unless their field is linear."""
 MAX_TRIES = 8
 """How often a step may be shortened before the solver calls it converged."""
-POINTS_PER_ENTRY = 4
+POINTS_PER_ENTRY = 2
 """The last step of Gauss-Newton looks at so many points for each entry of the latent, at least."""
-QUICK_PER_ENTRY, QUICK_POINTS = 2, 512
+QUICK_PER_ENTRY, QUICK_POINTS = 1, 512
 """The steps before it look at so many for each entry, and at so many at least: far from the solution, a step on
 these is as good as one on all (measured at P = 64 and 2,048: the same error on the whole image)."""
 CG_STEPS, CG_TOLERANCE = 40, 3e-2

@@ -14,6 +14,7 @@ from cli_fixtures import Trained, balls, blobs, leftovers, names, nfops, shades,
 from PIL import Image as Picture
 
 from nfops.errors import UsageError
+from nfops.report.charts import draw_curves
 from nfops.workflows.evaluate import Request
 
 FILES = ["cases.csv", "examples.png", "patients.png", "report.html", "resolutions.png", "spectrum.png", "summary.json"]
@@ -205,11 +206,30 @@ def test_what_is_left_out_is_not_learned_from(shades, tmp_path):
     assert any(one["psnr"] != two["psnr"] for one, two in zip(before, after, strict=True) if one["fold"] == "2")
 
 
+def test_an_operator_that_stops_early_is_compared_with_ridge_at_its_own_size(blobs, tmp_path):
+    quick = ("operator.backend=residual-mlp", "operator.width=16", "operator.epochs=2", "evaluate.resolutions=[1.0]")
+    settings = [word for setting in quick for word in ("--set", setting)]
+    ran = evaluate(blobs, tmp_path / "out", "--json", "--folds", "2", *settings)
+    assert ran.code == 0, ran.err
+    assert {"ridge", "ridge_best"} <= set(ran.document["results"])
+    assert ran.document["baselines"]["recipe_is_linear"] is False
+    for fit in ran.document["baselines"]["fits"]:
+        assert fit["sizes"]["ridge"] == {"source": 8, "target": 8}
+        assert str(fit["sizes"]["ridge_best"]["source"]) == max(fit["tried"], key=fit["tried"].get)
+
+
+def test_training_curves_are_drawn_where_there_are_any(tmp_path):
+    curves = [{"source": [[0, 0.3, None], [10, 0.2, 0.25]], "target": [[0, 1.0, 1.1], [10, 0.5, 0.7]]}, {}]
+    draw_curves(tmp_path / "curves.png", curves)
+    with Picture.open(tmp_path / "curves.png") as picture:
+        assert picture.size[0] > picture.size[1]
+
+
 def test_labels_in_volumes(balls, tmp_path):
     ran = evaluate(balls, tmp_path / "out", "--json", *RESOLUTIONS)
     assert ran.code == 0, ran.err
     assert list(ran.document["results"]["result"]) == ["dice", "dice_1", "dice_2", "iou", "iou_1", "iou_2"]
-    assert ran.document["range"] == {"labels": [0, 1, 2]}
+    assert ran.document["range"]["labels"] == [0, 1, 2]
     assert "<h2>Labels</h2>" in (tmp_path / "out" / "report.html").read_text()
 
 
@@ -308,6 +328,13 @@ def test_a_split_that_was_trained_on_is_refused_unless_it_is_named(blobs, tmp_pa
     assert named.code == 0
     assert "warning: Split train was trained on" in named.out
     assert "Split train was trained on" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_split_that_stopped_the_training_is_told(blobs, tmp_path, monkeypatch):
+    monkeypatch.setattr("nfops.operators.linear.Operator.needs_validation", True, raising=False)
+    ran = evaluate(blobs, tmp_path / "out", "--no-ridge", "--json", "--set", "evaluate.resolutions=[1.0]")
+    assert ran.code == 0
+    assert ["told the training when to stop" in text for text in ran.document["warnings"]] == [True]
 
 
 @pytest.mark.parametrize(

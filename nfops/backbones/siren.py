@@ -67,10 +67,13 @@ class Config:
 
     @property
     def omegas(self) -> tuple[float, ...]:
-        """One frequency factor a sine layer, and the next on their line, which scales the last layer's weights."""
+        """One frequency factor a sine layer, and the next on their line, which scales the last layer's weights.
+
+        Where they fall, that one is the last again: a line that falls ends below 0.
+        """
         last = self.omega if self.omega_last is None else self.omega_last
         rise = (last - self.omega) / max(self.depth - 1, 1)
-        return tuple(self.omega + rise * k for k in range(self.depth + 1))
+        return *(self.omega + rise * k for k in range(self.depth)), max(self.omega + rise * self.depth, last)
 
 
 class Backbone(nn.Module):

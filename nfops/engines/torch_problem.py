@@ -35,7 +35,7 @@ class LatticePoints:
         return self.lattice.size, math.prod(self.lattice.cell_points), len(self.lattice.axes)
 
     def __getitem__(self, cells: slice | Tensor) -> Tensor:
-        chosen = np.arange(self.lattice.size)[cells] if isinstance(cells, slice) else cells.cpu().numpy()
+        chosen = np.arange(*cells.indices(self.shape[0])) if isinstance(cells, slice) else cells.cpu().numpy()
         return torch.as_tensor(self.lattice.points_of(chosen), dtype=torch.float32, device=self.device)
 
 

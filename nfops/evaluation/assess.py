@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nfops.arrays import Array
+from nfops.codec_spec import CodecSpec
 from nfops.cohort import Pair
 from nfops.evaluation.agreement import Comparer, Disagreement
 from nfops.evaluation.baselines import Fitted
@@ -24,11 +25,13 @@ MOST_ENCODED = 1024
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
-    """disagreements: "source" (what was encoded) and "prediction" (what the operator made of it).
+    """output: the spec of the images made. latent: side -> P.
 
+    disagreements: "source" (what was encoded) and "prediction" (what the operator made of it).
     curves: of the model's training, {part: [[iteration, training, validation], ...]}.
     """
 
+    output: CodecSpec
     cases: list[Case]
     disagreements: dict[str, list[Disagreement]]
     spectrum: Spectrum
@@ -64,6 +67,7 @@ def assess(
     predicted = np.stack([one.predicted[0] for one in encoded])
     truth = np.stack([one.truth for one in encoded])
     return Assessment(
+        model.spec,
         cases,
         _disagreements(model, cohort, what.views, cases, encoded),
         spectrum_of(cohort["source"], cohort.get("target"), predicted, truth),

@@ -26,9 +26,13 @@ class Baseline(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """baselines: of one fold. sizes: name -> side -> P. tried: P -> score on the inner patients."""
+    """baselines: of one fold. is_linear: the bundle is itself the linear baseline at its own P.
+
+    sizes: name -> side -> P. tried: P -> score on the inner patients.
+    """
 
     baselines: tuple[Baseline, ...]
+    is_linear: bool = False
     sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     tried: Mapping[int, float] = field(default_factory=dict)
 
@@ -47,27 +51,27 @@ def fit_baselines(
     At the same P as the bundle's latents, unless the bundle is that very chain; for a recipe without a target,
     functional PCA's own reconstruction. None without training pairs.
     """
-    everyone = training + inner
+    everyone, is_linear = training + inner, is_linear_chain(bundle)
     if not everyone:
-        return Fitted(())
+        return Fitted((), is_linear)
     side = "target" if "target" in bundle.specs else "source"
     spec = pool.specs(everyone)[side]
     mean = mean_image(spec, side, pool.draw(spec, side, everyone, on_step))
     if not with_ridge:
-        return Fitted((mean,))
+        return Fitted((mean,), is_linear)
     wanted: dict[str, dict[str, int]] = {}
     tried: dict[int, float] = {}
-    if not is_linear_chain(bundle):
+    if not is_linear:
         name = "ridge" if side == "target" else "fpca"
         wanted[name] = {key: min(bundle.specs[key].latent, LARGEST) for key in bundle.specs}
     if side == "target" and inner and training:
         best, tried = choose_size(pool, training, inner, on_step)
         wanted["ridge_best"] = dict.fromkeys(bundle.specs, best)
     if not wanted:
-        return Fitted((mean,))
+        return Fitted((mean,), is_linear)
     fit = LinearFit(pool, everyone, max(max(sizes.values()) for sizes in wanted.values()), on_step=on_step)
     ridges = [RidgeBaseline(name, fit.model(sizes), fit.sizes(sizes)) for name, sizes in wanted.items()]
-    return Fitted((mean, *ridges), {one.name: one.sizes for one in ridges}, tried)
+    return Fitted((mean, *ridges), is_linear, {one.name: one.sizes for one in ridges}, tried)
 
 
 def is_linear_chain(bundle: Bundle) -> bool:

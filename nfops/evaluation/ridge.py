@@ -28,9 +28,8 @@ SIZES = (8, 16, 32, 64, 128, 256, 512)
 """Candidates for the best latent size, the same on both sides."""
 LARGEST = 1024
 """A recipe with larger latents is compared with ridge at this size."""
-FIRST_FIT = 256
-"""Candidates above this need a fit of their own: only where the last doubling gained as much as WORTH_MORE."""
-WORTH_MORE = {"psnr": 0.1, "dice": 0.005}
+CHOICE_SAMPLES = 4000
+"""The best size is chosen with so many samples, that is with fewer copies of many scans."""
 ENCODING = EncodeSettings(steps=1, prior=1e-6)
 """As the shipped linear recipes encode: one step, exact for intensities."""
 CHOICE_SAMPLES = 4000
@@ -54,22 +53,17 @@ class LinearFit:
     """Functional PCA of each side of some pairs, at the largest size that will be asked for. specs: of the sides."""
 
     def __init__(
-        self,
-        pool: SamplePool,
-        pairs: list[Pair],
-        largest: int,
-        *,
-        copies: int | None = None,
-        on_step: OnStep = silent,
+        self, pool: SamplePool, pairs: list[Pair], largest: int, *, is_rough: bool = False, on_step: OnStep = silent
     ) -> None:
-        """Copies: of each scan, if not all of the pool's."""
-        self._pairs, self._repeat = pairs, 1 + (pool.copies if copies is None else copies)
+        """is_rough: to choose a size by: at most CHOICE_SAMPLES, and what a warp moved into view counts as known."""
+        copies = min(pool.copies, max(0, CHOICE_SAMPLES // len(pairs) - 1)) if is_rough else pool.copies
+        self._pairs, self._repeat = pairs, 1 + copies
         self.specs = pool.specs(pairs)
         self._drawn: dict[str, list[Drawn]] = {}
         self._bases: dict[str, dict[str, Array]] = {}
         for side, spec in self.specs.items():
-            drawn = pool.draw(spec, side, pairs, on_step)
-            self._drawn[side] = [Drawn(d.values[: self._repeat], d.coverage[: self._repeat]) for d in drawn]
+            parts = [(d.values[: 1 + copies], d.coverage[: 1 + copies]) for d in pool.draw(spec, side, pairs, on_step)]
+            self._drawn[side] = [Drawn(values, known | is_rough) for values, known in parts]
             samples = _field_samples(spec, self._drawn[side], pool.recipe.seed)
             self._bases[side] = _fit_basis(spec, samples, min(largest, feasible(spec, len(samples.values))), on_step)
 
@@ -115,23 +109,14 @@ def choose_size(
 ) -> tuple[int, dict[int, float]]:
     """The best P of SIZES and the score of each that was tried: fitted without the inner patients, tried on them."""
     scores: dict[int, float] = {}
-    copies = min(pool.copies, max(0, CHOICE_SAMPLES // len(training) - 1))
-    fit = LinearFit(pool, training, FIRST_FIT, copies=copies, on_step=on_step)
+    fit = LinearFit(pool, training, max(SIZES), is_rough=True, on_step=on_step)
     for size in SIZES:
-        if size > FIRST_FIT:
-            if scores.get(size // 2, 0.0) - scores.get(size // 4, 0.0) < WORTH_MORE[_metric(fit.specs)]:
-                break
-            fit = LinearFit(pool, training, size, copies=copies, on_step=on_step)
         wanted = {"source": size, "target": size}
         if fit.sizes(wanted) != wanted and scores:
             break
         scores[min(fit.sizes(wanted).values())] = _score(fit.model(wanted), inner)
         on_step(Step("best size", len(scores), len(SIZES)))
-    return _best(scores), scores
-
-
-def _metric(specs: Mapping[str, CodecSpec]) -> str:
-    return "dice" if specs["target"].is_label else "psnr"
+    return max(scores, key=lambda size: scores[size]), scores
 
 
 def _best(scores: Mapping[int, float]) -> int:
@@ -140,7 +125,7 @@ def _best(scores: Mapping[int, float]) -> int:
 
 def _score(model: Model, pairs: list[Pair]) -> float:
     """Mean PSNR or Dice over pairs."""
-    metric = _metric(model.bundle.specs)
+    metric = "dice" if model.spec.is_label else "psnr"
     found = [model.judge(model.output, pair, model.predict(pair), (metric,))[metric] for pair in pairs]
     return float(np.mean(np.minimum(found, 100.0)))
 

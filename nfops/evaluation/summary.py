@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nfops import __version__
-from nfops.codec_spec import CodecSpec
+from nfops.errors import ResultError
 from nfops.evaluation.agreement import summarise_agreement
 from nfops.evaluation.assess import Assessment
 from nfops.evaluation.cases import Case
@@ -24,12 +24,13 @@ from nfops.scoring import OF_INTENSITIES
 
 FORMAT, FORMAT_VERSION = "nfops-evaluation", 1
 RECORDED = ("numpy", "scipy", "scikit-image", "scikit-learn", "torch")
+OWN_RANGE = "each scan's own values, mapped to 0 to 1"
 BASELINES = ("mean", "ridge", "ridge_best", "fpca")
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What was evaluated and what came of it. folds: empty on a split. output: the spec of the images made.
+    """What was evaluated and what came of it. folds: empty on a split.
 
     bundle: facts of the bundle on disk, empty with folds. warnings: for the reader of the report.
     """
@@ -38,7 +39,6 @@ class Evaluation:
     splits: tuple[str, ...]
     folds: tuple[Fold, ...]
     assessments: tuple[Assessment, ...]
-    output: CodecSpec
     bundle: Mapping[str, Any] = field(default_factory=dict)
     table_sha256: str = ""
     device: str = "cpu"
@@ -50,16 +50,15 @@ class Evaluation:
         """Of all folds."""
         return [case for assessment in self.assessments for case in assessment.cases]
 
-    @property
-    def is_linear(self) -> bool:
-        """Whether the recipe is its own baseline: ridge on functional PCA."""
-        return not any({"ridge", "fpca"} & set(one.baselines.sizes) for one in self.assessments)
-
 
 def summarise_evaluation(evaluation: Evaluation) -> dict[str, Any]:
     """The whole document."""
     cases, seed = evaluation.cases, evaluation.recipe.seed
     results = {"result": _metrics(cases, seed, _of_result), **_beside(cases, seed)}
+    if not results["result"]:
+        raise ResultError(
+            "evaluate.metrics", "none could be measured: SSIM needs 11 samples along each axis", "add psnr"
+        )
     primary = next(iter(results["result"]))
     return {
         "format": FORMAT,
@@ -191,23 +190,23 @@ def _spectrum(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _range(evaluation: Evaluation) -> dict[str, Any]:
-    """What PSNR and SSIM are relative to."""
-    spec = evaluation.output
-    if spec.is_label:
-        return {"labels": list(spec.labels)}
+    """What PSNR and SSIM are relative to; each fold has its own where the recipe takes it from the training scans."""
+    specs = [one.output for one in evaluation.assessments]
+    own = OWN_RANGE if evaluation.recipe.source.intensity.map != "none" else "values as they are, data range 1"
+    if specs[0].is_label:
+        return {"labels": list(specs[0].labels), "source": own}
     if evaluation.recipe.target is None:
-        return {"source": "each scan's own 0 to 1"}
-    return {
-        "target": [min(spec.range_low), max(spec.range_high)],
-        "clipped": spec.intensity.map != "none",
-        "source": "each scan's own 0 to 1",
-    }
+        return {"source": own}
+    ends = np.array([[min(spec.range_low), max(spec.range_high)] for spec in specs])
+    by_fold = ends.tolist() if np.ptp(ends, axis=0).max() > 0 else []
+    clipped = specs[0].intensity.map != "none"
+    return {"target": np.median(ends, axis=0).tolist(), "by_fold": by_fold, "clipped": clipped, "source": own}
 
 
 def _baselines(evaluation: Evaluation) -> dict[str, Any]:
     """Of each fold: sizes of the ridge baselines, and what the choice of the best saw."""
     return {
-        "recipe_is_linear": evaluation.is_linear,
+        "recipe_is_linear": evaluation.assessments[0].baselines.is_linear,
         "fits": [
             {
                 "sizes": {name: dict(sizes) for name, sizes in one.baselines.sizes.items()},

@@ -145,8 +145,11 @@ def draw_curves(path: Path, curves: list[Mapping[str, Any]]) -> None:
                     if rows.shape[1] > column and np.isfinite(rows[:, column]).any():
                         label = name if number == 0 else None
                         axis.plot(rows[:, 0], rows[:, column], color=colour, linewidth=1, label=label)
+            if all(line.get_ydata().min() > 0 for line in axis.lines):
+                axis.set_yscale("log")
             axis.set_title(part)
             axis.set_xlabel("iteration")
+            axis.set_ylabel("loss")
             axis.legend()
 
 

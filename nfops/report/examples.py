@@ -117,5 +117,5 @@ def _draw_signals(path: Path, cases: list[Case], chosen: Mapping[str, int], prim
             axis.plot(panels.prediction, color="#0b5fa5", label="prediction", linewidth=1)
             axis.plot(panels.prediction - panels.truth, color="#d1495b", label=ERROR, linewidth=0.8)
             axis.set_ylabel(_says(what, cases[number_of], primary), fontsize=7.5)
-        axes[0].legend(ncols=3, loc="upper right")
+        made.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
         axes[-1].set_xlabel("sample")

@@ -38,18 +38,19 @@ def _what(summary: Mapping[str, Any]) -> str:
 def _metrics(summary: Mapping[str, Any]) -> str:
     found = summary["range"]
     if "labels" in found:
-        return (
+        what = (
             "Dice and intersection over union are of all labels together but the background, and of each label by "
-            "itself where there are several; two empty masks agree."
+            "itself where there are several; two empty masks agree. Sources are judged on: "
         )
-    if "target" in found:
+    elif "target" in found:
         low, high = found["target"]
         clipped = ", both images clipped to it" if found["clipped"] else ""
-        what = f"Targets are judged in their own units with the data range {low:g} to {high:g}{clipped}; sources on "
+        each = " (the median; each fold has that of its training scans)" if found["by_fold"] else ""
+        what = f"Targets are judged in their own units, data range {low:g} to {high:g}{each}{clipped}; sources on: "
     else:
-        what = "Images are judged on "
+        what = "Images are judged on: "
     return (
-        f"{what}each scan's own 0 to 1. PSNR over all voxels of the case; SSIM with a Gaussian window of sigma 1.5, "
+        f"{what}{found['source']}. PSNR over all voxels of the case; SSIM with a Gaussian window of sigma 1.5, "
         "population covariances and the data range above, in the recipe's dimensions (slice by slice in two); NRMSE "
         "is the root mean squared error over the truth's root mean square. Of means, a PSNR above 100 dB counts as 100."
     )
@@ -71,8 +72,7 @@ def _baselines(summary: Mapping[str, Any]) -> str:
     tried = sorted({int(size) for fit in fits for size in fit["tried"]})
     chosen = (
         f" The best P was chosen among {', '.join(map(str, tried))} by fitting without about 15 % of the training "
-        "patients and scoring on them, then fitted to all; larger ones were tried while doubling gained 0.1 dB or "
-        "0.005 Dice."
+        "patients and scoring on them, then fitted to all."
         if tried
         else ""
     )

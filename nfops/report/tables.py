@@ -42,7 +42,7 @@ class Table:
 def tables(summary: Mapping[str, Any]) -> list[Table]:
     """All that the summary gives."""
     found = [result_table(summary), _labels(summary), _source(summary), _resolutions(summary), _agreement(summary)]
-    return [table for table in [*found, _probe(summary), _patients(summary)] if table is not None]
+    return [table for table in [*found, _time(summary), _probe(summary), _patients(summary)] if table is not None]
 
 
 def _together(summary: Mapping[str, Any]) -> list[str]:
@@ -103,8 +103,9 @@ def result_caption(summary: Mapping[str, Any]) -> str:
         if differences:
             apart = differences["to"][differences["best"]][primary]
             said.append(f"Difference of each: {each_patient(primary, apart, signed=True)}.")
-    if summary["baselines"]["recipe_is_linear"] and summary["baselines"]["fits"][0]["sizes"]:
-        said.append("The recipe is itself ridge on functional PCA: the baseline at the same P is the result.")
+    if summary["baselines"]["recipe_is_linear"]:
+        what = "ridge on functional PCA" if "target" in summary["spectrum"]["latent"] else "functional PCA"
+        said.append(f"The recipe is itself {what}: the baseline at the same P is the result.")
     share = summary["limits"].get("target_decoder_share")
     if share is not None:
         said.append(f"{100 * share:.0f} % of the result's error is in the ceiling already ({_error(primary)}).")
@@ -130,17 +131,22 @@ def _source(summary: Mapping[str, Any]) -> Table | None:
     if not found:
         return None
     heads = ("", *(f"{metric_name(metric)} {direction(metric)}" for metric in found))
-    row = ("Source encoded and decoded", *(with_interval(metric, summary) for metric, summary in found.items()))
-    sizes = summary["spectrum"]["latent"]
-    effective = summary["spectrum"]["effective_size"]
+    row = ("Source encoded and decoded", *(with_interval(metric, each) for metric, each in found.items()))
+    sizes, effective = summary["spectrum"]["latent"], summary["spectrum"]["effective_size"]
     caption = (
-        f"What the source's latents (P = {sizes['source']}) keep of it, against the scan on its own 0 to 1. Spread of "
-        f"the training latents, as a number of equal components: source {effective['source']:.1f}, target "
-        f"{effective.get('target', 0):.1f} (of {sizes['target']}). Time of one scan, median: encode "
-        f"{seconds(summary['seconds']['encode'])}, operate {seconds(summary['seconds']['operate'])}, decode "
-        f"{seconds(summary['seconds']['decode'])} ({summary['device']})."
+        f"What the source's latents (P = {sizes['source']}) keep of it. Spread of the "
+        f"training latents, as a number of equal components: source {effective['source']:.1f} of "
+        f"{sizes['source']}, target {effective.get('target', 0):.1f} of {sizes['target']}."
     )
-    return Table("Fields and time", heads, (row,), caption)
+    return Table("Fields", heads, (row,), caption)
+
+
+def _time(summary: Mapping[str, Any]) -> Table:
+    names = ("encode", "operate", "decode")
+    row = tuple(seconds(summary["seconds"][name]) for name in names)
+    heads = ("", *(name.capitalize() for name in names))
+    caption = f"One scan at full resolution after the other, on {summary['device']}; reading and writing apart."
+    return Table("Time", heads, (("Median of a scan", *row),), caption)
 
 
 def _resolutions(summary: Mapping[str, Any]) -> Table | None:

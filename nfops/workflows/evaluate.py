@@ -7,6 +7,7 @@ from typing import Any
 from nfops.arrays import Array
 from nfops.bundle import Bundle, load_bundle, refuse_other_recipe
 from nfops.cohort import Cohort, Pair, load_pairs, read_cohort
+from nfops.engines.torch_engine import choose_device
 from nfops.errors import BundleError, NothingMatchedError, UsageError
 from nfops.evaluation.assess import Assessment, Measured, assess, reference_latents
 from nfops.evaluation.baselines import fit_baselines
@@ -15,7 +16,7 @@ from nfops.evaluation.folds import inner_patients, plan_folds
 from nfops.evaluation.model import Model, open_model
 from nfops.evaluation.pool import SamplePool
 from nfops.evaluation.probes import Labels, Probed, probe_fold, read_labels, summarise_probes
-from nfops.evaluation.refit import refit
+from nfops.evaluation.refit import needs_validation, refit
 from nfops.evaluation.summary import Evaluation, summarise_evaluation
 from nfops.io.publish import publishing_directory, refuse_directory
 from nfops.progress import OnStep, Step, silent
@@ -55,8 +56,10 @@ class _Job:
 
     def load(self, cohort: Cohort) -> list[Pair]:
         """The pairs of a cohort."""
-        total = len(cohort.rows)
-        on_row = lambda done: self.on_step(Step("reading scans", done, total))  # noqa: E731
+
+        def on_row(done: int) -> None:
+            self.on_step(Step("reading scans", done, len(cohort.rows)))
+
         return list(load_pairs(self.recipe, cohort, on_row))
 
     def assess(self, model: Model, group: "_Group", reference: dict[str, Array], fold: int) -> Assessment:
@@ -120,6 +123,7 @@ def evaluate(
     """
     refuse_directory(out_dir, force, SUMMARY)
     check_components(recipe)
+    choose_device(device)
     labels = read_labels(request.probe, request.probe_column, recipe) if request.probe else None
     job = _Job(recipe, data, request, device, on_step, labels)
     evaluation = _on_folds(job) if request.folds else _on_split(job, bundle_dir)
@@ -170,7 +174,6 @@ def _on_split(job: _Job, bundle_dir: Path) -> Evaluation:
         splits,
         folds=(),
         assessments=(assessment,),
-        output=model.spec,
         bundle=facts,
         table_sha256=cohort.table_digest,
         device=model.engine.device,
@@ -200,7 +203,6 @@ def _on_folds(job: _Job) -> Evaluation:
         splits,
         folds=tuple(folds),
         assessments=tuple(assessments),
-        output=model.spec,
         table_sha256=cohort.table_digest,
         device=model.engine.device,
         probe=job.summarise_probes(probed),
@@ -235,8 +237,16 @@ def _choose_splits(recipe: Recipe, bundle: Bundle, request: Request) -> tuple[tu
         what = f"split {', '.join(seen)} was trained on: its figures say little"
         raise UsageError("data.validation", what, f"use --folds, or ask for it by name: --split {seen[0]}")
     named = " and ".join(seen)
-    warning = f"Split {named} was trained on: these figures are not those of new patients, who will be worse off."
-    return splits, (warning,) if seen else ()
+    warnings = []
+    if seen:
+        warnings += [
+            f"Split {named} was trained on: these figures are not those of new patients, who will be worse off."
+        ]
+    watched = [split for split in splits if split in recipe.data.validation and split not in seen]
+    if watched and needs_validation(recipe):
+        what = f"Split {' and '.join(watched)} told the training when to stop"
+        warnings += [f"{what}: figures lean to the good side. A split that played no part, or --folds, is fair."]
+    return splits, tuple(warnings)
 
 
 def _all_splits(recipe: Recipe) -> tuple[str, ...]:
