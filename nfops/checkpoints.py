@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from nfops.errors import BundleError, OutputError
 from nfops.io.publish import publishing
@@ -115,3 +116,28 @@ class Checkpoint:
                 return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118 - no mapping
         except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
             raise BundleError(self.path, f"damaged resume state: {error}", "start anew with --force") from error
+
+
+def prefixed(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same arrays under longer names."""
+    return {prefix + name: tensor for name, tensor in arrays.items()}
+
+
+def without(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the arrays whose names begin so, without that."""
+    return {name.removeprefix(prefix): tensor for name, tensor in arrays.items() if name.startswith(prefix)}
+
+
+def optimizer_arrays(optimizer: Optimizer) -> dict[str, Tensor]:
+    """What an optimizer has gathered, "NUMBER.KEY" for each parameter."""
+    state = optimizer.state_dict()["state"]
+    return {f"{number}.{key}": tensor for number, entry in state.items() for key, tensor in entry.items()}
+
+
+def load_optimizer(optimizer: Optimizer, arrays: Mapping[str, Tensor]) -> None:
+    """The inverse; the optimizer has its parameters already."""
+    entries: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in arrays.items():
+        number, key = name.split(".")
+        entries.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})

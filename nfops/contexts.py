@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -96,6 +97,12 @@ class Batch:
             items = slice(start, start + max(1, size))
             inner = [_of_items(points, items) for points in self.inner]
             yield Batch(self.scans.some(items), inner, _of_items(self.outer, items))
+
+
+def seeded(*entropy: int) -> torch.Generator:
+    """Randomness as a function of numbers: what a resumed training draws is what it would have drawn."""
+    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 
 def draw_points(scans: int, nodes: int, count: int, generator: torch.Generator) -> Tensor | None:

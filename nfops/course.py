@@ -48,8 +48,11 @@ class Course:
         return self.since_rollback >= SETTLED
 
     def has_collapsed(self) -> bool:
-        """Whether the loss is no number, far above its lowest, or above the mean image's after having been below."""
-        if not math.isfinite(self.running):
+        """Whether the loss is no number, far above where it began or its lowest, or above the mean image's after
+        having been below.
+        """
+        began = max(self.baseline, self.curve[0][2] if self.curve else 0.0)
+        if not math.isfinite(self.running) or (self.since_rollback >= SETTLED / 4 and self.running > COLLAPSE * began):
             return True
         if not self.is_settled:
             return False

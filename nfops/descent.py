@@ -10,12 +10,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nfops.checkpoints import Checkpoint
-from nfops.contexts import Batch, Scans, draw_points
+from nfops.checkpoints import Checkpoint, load_optimizer, optimizer_arrays, prefixed, without
+from nfops.contexts import Batch, Scans, draw_points, seeded
 from nfops.course import Course
 from nfops.errors import ResultError, StoppedError
 from nfops.field_loss import FieldLoss
@@ -29,7 +28,7 @@ BLOCK_POINTS = {"cpu": 4096, "cuda": 1 << 18}
 VALIDATION_SCANS, VALIDATION_POINTS = 48, 2048
 """At most so many of the validation scans, evenly chosen, and so many points of each, always the same."""
 MOST_ROLLBACKS = 6
-LEAST_POINTS = 4
+LEAST_POINTS = 16
 """A Gauss-Newton step looks at so many points for each entry of the latent, at least."""
 DRAWS = ("order", "inner", "outer", "looked", "judged")
 """What randomness is for: each has its own."""
@@ -139,7 +138,7 @@ class Descent:
         if self.encode.solver == "gauss-newton":
             return GaussNewtonStep(self.fit.damping, self._block)
         rates = self._log_rates.detach().exp().requires_grad_(self.fit.learned_rates)
-        return GradientSteps(rates, self._block, self.fit.keep_graphs, self.fit.order == "second")
+        return GradientSteps(rates, self._block, self.fit.keep_graphs)
 
     def _rows(self) -> Tensor:
         """The scans of this iteration: every epoch shows all of them once, in an order of its own."""
@@ -156,10 +155,7 @@ class Descent:
         return None if points is None else points.to(self._device)
 
     def _generator(self, what: str, *numbers: int) -> torch.Generator:
-        """Randomness as a function of the seed, of what is drawn, and of its numbers."""
-        entropy = [self.task.seed, DRAWS.index(what), *numbers]
-        state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
-        return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+        return seeded(self.task.seed, DRAWS.index(what), *numbers)
 
     def _schedule(self) -> float:
         """The learning rate's factor: a linear rise, then half a cosine down to 0, or none."""
@@ -226,11 +222,9 @@ class Descent:
         self._backbone.load_state_dict({name: t for name, t in weights.items() if name != "log_rates"})
 
     def _save(self, checkpoint: Checkpoint) -> None:
-        arrays = {f"last.{name}": tensor for name, tensor in self._weights().items()}
-        arrays |= {f"best.{name}": tensor for name, tensor in self._best.items()}
-        for index, entry in self._optimizer.state_dict()["state"].items():
-            arrays |= {f"optimizer.{index}.{name}": tensor for name, tensor in entry.items()}
-        checkpoint.save(arrays | {"rng": torch.get_rng_state()}, vars(self.course))
+        arrays = prefixed("last.", self._weights()) | prefixed("best.", self._best)
+        arrays |= prefixed("optimizer.", optimizer_arrays(self._optimizer)) | {"rng": torch.get_rng_state()}
+        checkpoint.save(arrays, vars(self.course))
 
     def _restore(self, checkpoint: Checkpoint) -> bool:
         """Take up the checkpoint's state; False if it has none."""
@@ -238,15 +232,9 @@ class Descent:
         if kept is None:
             return False
         arrays, state = kept
-        self._load({name[5:]: tensor for name, tensor in arrays.items() if name.startswith("last.")})
-        self._best = {name[5:]: t.to(self._device) for name, t in arrays.items() if name.startswith("best.")}
-        entries: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in arrays.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".")
-                entries.setdefault(int(index), {})[key] = tensor
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": entries, "param_groups": groups})
+        self._load(without("last.", arrays))
+        self._best = {name: tensor.to(self._device) for name, tensor in without("best.", arrays).items()}
+        load_optimizer(self._optimizer, without("optimizer.", arrays))
         torch.set_rng_state(arrays["rng"])
         self.course = Course(**state)
         return True

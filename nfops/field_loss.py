@@ -66,7 +66,8 @@ class FieldLoss:
     def _jacobian(self, coords: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
         if hasattr(self.backbone, "jacobian"):
             output, jacobian = self.backbone.jacobian(coords, latents)
-            return output, jacobian
+            if jacobian.requires_grad or not torch.is_grad_enabled():  # one that is made for encoding has no graph
+                return output, jacobian
 
         def one(where: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
             output = self.backbone(where[None], latent[None])[0]

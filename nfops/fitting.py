@@ -44,7 +44,8 @@ class Fitted:
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """What descent takes beside training pairs. validation: those that choose the best weights; none: the last ones.
+    """What descent takes beside training pairs. validation: those that choose the best weights; without any the
+    training loss does.
 
     checkpoint: where resume state is kept and taken from, None: nowhere. device: see `choose_device`.
     """

@@ -36,13 +36,12 @@ class GradientSteps:
     """z <- z - rates * gradient. rates: (P,) or (); where it requires a gradient it gets one (meta-SGD).
 
     block: points that are computed at once, of all scans together. keeps_graphs: keep every step's graph instead of
-    computing it again: quicker where memory is plenty. is_second_order: False ignores how latents depend on weights.
+    computing it again: quicker where memory is plenty.
     """
 
     rates: Tensor
     block: int
     keeps_graphs: bool = False
-    is_second_order: bool = True
 
     def solve(self, field: FieldLoss, context: Context, steps: int) -> Tensor:
         """See `InnerLoop`."""
@@ -54,12 +53,10 @@ class GradientSteps:
         for part in batch.parts(self.block // max(map(batch.scans.shown, (*batch.inner, batch.outer)))):
             contexts = [part.scans.at(points) for points in part.inner]
             kept: list[tuple[Tensor, list[Tensor]]] = []
-            keeps = self.keeps_graphs and self.is_second_order
-            path = self._descend(field, contexts, kept if keeps else None)
+            path = self._descend(field, contexts, kept if self.keeps_graphs else None)
             outer, share = part.scans.at(part.outer), 1 / len(batch.scans)
             losses, cotangent = _outer_loss(field, outer, path[-1].detach(), share, self.block)
-            if self.is_second_order:
-                self._go_back(field, contexts, path, kept, cotangent)
+            self._go_back(field, contexts, path, kept, cotangent)
             found.append((path[-1].detach(), losses))
         return torch.cat([latents for latents, _ in found]), torch.cat([losses for _, losses in found])
 
@@ -112,16 +109,18 @@ class GaussNewtonStep:
         """See `InnerLoop`: exact. The first of the inner draws is what the step looks at, one for all scans."""
         context = batch.scans.at(batch.inner[0])
         zero = _zeros(field, context, 1)
-        with torch.no_grad():
-            sums = [field.linearise(part, zero)[1:] for part in context.parts(self.block)]
-        gradient, curvature = (torch.stack(found).sum(dim=0).requires_grad_() for found in zip(*sums, strict=True))
+        parts = list(context.parts(self.block))
+        with torch.set_grad_enabled(len(parts) == 1):
+            models = [field.linearise(part, zero)[1:] for part in parts]
+        gradient, curvature = (torch.stack(m).sum(dim=0).detach().requires_grad_() for m in zip(*models, strict=True))
         latents = -_solve(gradient, curvature, self._precision(curvature))
         found, size = [], max(1, self.block // batch.scans.shown(batch.outer))
         for some, own in zip(batch.parts(size), torch.split(latents.detach(), size), strict=True):
             found.append(_outer_loss(field, some.scans.at(some.outer), own, 1 / len(batch.scans), self.block))
         torch.autograd.backward(latents, torch.cat([cotangent for _, cotangent in found]))
-        for part in context.parts(self.block):  # once more, with a graph
-            torch.autograd.backward(field.linearise(part, zero)[1:], (_grad(gradient), _grad(curvature)))
+        for part in parts:  # once more, with a graph, where the whole graph was not kept
+            model = models[0] if len(parts) == 1 else field.linearise(part, zero)[1:]
+            torch.autograd.backward(model, (_grad(gradient), _grad(curvature)))
         return latents.detach(), torch.cat([losses for losses, _ in found])
 
     @torch.no_grad()

@@ -11,6 +11,7 @@ from nfops.checkpoints import Checkpoint
 from nfops.contexts import Scans
 from nfops.course import Course
 from nfops.descent import Descent, Task
+from nfops.errors import RecipeError
 from nfops.field_loss import FieldLoss
 from nfops.heads import Head
 from nfops.progress import OnStep, Step, silent
@@ -56,6 +57,8 @@ def learn_field(
     on_step: OnStep = silent,
 ) -> Learned:
     """Train a backbone in place, turn its latents to their principal axes, and set their prior."""
+    if not backbone.latent:
+        raise RecipeError("field.latent", "0 is one field for all scans", "a latent of at least 1 tells them apart")
     training = Scans.of(lesson.training)
     validation = None if lesson.validation is None else Scans.of(lesson.validation)
     loss = FieldLoss(backbone, lesson.head)

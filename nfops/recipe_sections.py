@@ -237,15 +237,11 @@ class Fit:
     context: float = setting(
         default=0.25,
         metadata=about(
-            "Part of a scan's points that an inner step looks at, drawn anew (gamma); gauss-newton: never fewer than 4 "
+            "Part of a scan's points that an inner step looks at, drawn anew (gamma); gauss-newton: never fewer than 16 "
             "for each entry of the latent.",
             above=0,
             high=1,
         ),
-    )
-    order: Literal["second", "first"] = setting(
-        default="second",
-        metadata=about("sgd: differentiate through the inner steps, or take the latents as given (worse)."),
     )
     learned_rates: bool = setting(
         default=False, metadata=about("sgd: learn one inner learning rate for each entry of the latent (meta-SGD).")

@@ -23,7 +23,7 @@ POINTS_PER_ENTRY = 2
 """The last step of Gauss-Newton looks at so many points for each entry of the latent, at least."""
 QUICK_PER_ENTRY, QUICK_POINTS = 1, 512
 """The steps before it look at so many for each entry, and at so many at least: far from the solution, a step on
-these is as good as one on all (measured at P = 64 and 2,048: the same error on the whole image)."""
+these is nearly as good as one on all (at P = 64 mostly within 0.5 dB on the whole image, 1.2 dB at worst)."""
 CG_STEPS, CG_TOLERANCE = 40, 3e-2
 """Conjugate gradients stop where the residual is this part of the gradient: the model is no better than that."""
 

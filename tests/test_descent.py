@@ -104,7 +104,6 @@ def test_settings_change_what_is_learned():
     outcomes = []
     for change in (
         {},
-        {"order": "first"},
         {"context": 1.0},
         {"clip_norm": 1e-3},
         {"weight_decay": 10.0},
@@ -218,6 +217,12 @@ def test_a_jump_far_above_the_lowest_is_a_collapse():
 def test_losing_the_mean_image_is_a_collapse_only_after_having_had_it():
     assert course_of([0.8] * (2 * SETTLED) + [1.2] * 2 * SETTLED)[1] is not None
     assert course_of([1.2] * 4 * SETTLED)[1] is None
+
+
+def test_rising_far_above_the_beginning_is_a_collapse_at_once():
+    found = course_of([1.0 * 1.3**number for number in range(SETTLED)])[1]
+    assert found is not None
+    assert found < SETTLED / 2
 
 
 def test_a_collapse_goes_back_to_the_best_and_on_with_half_the_rate(monkeypatch):

@@ -83,8 +83,8 @@ def test_the_summary_is_that_of_the_table(on_split):
     best = summary["differences"]["best"]
     apart = [float(row["dice"]) - float(row[f"{best}_dice"]) for row in full]
     assert summary["differences"]["to"][best]["dice"]["mean"] == pytest.approx(np.mean(apart), abs=1e-5)
-    order = sorted(range(len(full)), key=lambda number: float(full[number]["dice"]))
-    assert (summary["examples"]["worst"], summary["examples"]["best"]) == (order[0], order[-1])
+    order = sorted(full, key=lambda row: float(row["dice"]))
+    assert (summary["examples"]["worst"], summary["examples"]["best"]) == (order[0]["id"], order[-1]["id"])
 
 
 def test_few_patients_are_named_in_place_of_an_interval(on_split):
@@ -346,17 +346,21 @@ def test_a_split_that_stopped_the_training_is_told(blobs, tmp_path, monkeypatch)
         (("--set", "source.field.latent=5"), 4, "repeat its --set"),
         (("--set", "data.validation=[]"), 2, "has no data.validation"),
         (("--bundle", "nowhere"), 4, "no bundle here"),
-        (("--device", "cuda:99"), 6, "cuda:99"),
     ],
 )
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)])
 def test_what_cannot_be_evaluated(blobs, tmp_path, monkeypatch, options, code, said, dry):
     monkeypatch.chdir(tmp_path)
-    if dry and "--device" in options:
-        pytest.skip("a dry run opens no device")
     ran = evaluate(blobs, tmp_path / "out", *options, *dry)
     assert (ran.code, len(ran.err.splitlines())) == (code, 1)
     assert said in ran.err
+    assert names(tmp_path) == []
+
+
+def test_a_device_that_is_not_there_is_refused(blobs, tmp_path):
+    ran = evaluate(blobs, tmp_path / "out", "--device", "cuda:99")
+    assert (ran.code, len(ran.err.splitlines())) == (6, 1)
+    assert "cuda:99" in ran.err
     assert names(tmp_path) == []
 
 

@@ -117,3 +117,18 @@ def test_forward_is_the_spline_through_the_nodes():
     coords = torch.from_numpy(DOMAIN.lattice().points()[:, 0]).float().expand(3, -1, -1)
     got = backbone(coords, torch.from_numpy(latents[:3]).float())[..., 0]
     assert np.abs(got.numpy() - reconstructed[:3]).max() < 1e-4
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("nodes", [(16,), (9, 7), (5, 6, 7)])
+def test_points_shared_by_many_latents_give_the_same_field(nodes, channels):
+    domain = Domain((1.0,) * len(nodes), nodes)
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(12, channels, *nodes)).astype(np.float32)
+    backbone = Backbone(Config(latent=4), domain, channels)
+    backbone.fit(FieldSamples(values, np.ones((12, *nodes), np.float32), domain, 0))
+    coords = torch.from_numpy(rng.uniform(-1.1, 1.1, (1, 5, len(nodes)))).float()
+    latents = torch.from_numpy(rng.normal(size=(200, 4))).float()
+    shared = coords.expand(200, -1, -1)
+    assert backbone._few(shared)
+    assert torch.allclose(backbone(shared, latents), backbone(shared.contiguous(), latents), atol=1e-4)

@@ -115,18 +115,6 @@ def test_second_order_gradients_are_differences_of_the_loss():
     assert measured == pytest.approx(said, rel=1e-6)
 
 
-def test_first_order_takes_the_latents_as_given_and_is_something_else():
-    field, batch, rates = field_of("identity"), batch_of("identity"), torch.tensor(0.7, dtype=torch.float64)
-    latents, _ = GradientSteps(rates, 100, is_second_order=False).learn(field, batch)
-    first = gradients(field)
-    field.backbone.zero_grad()
-    plain_losses(field, batch.scans.at(None), latents).mean().backward()
-    assert torch.allclose(first, gradients(field), rtol=1e-12)
-    field.backbone.zero_grad()
-    GradientSteps(rates, 100).learn(field, batch)
-    assert not torch.allclose(first, gradients(field), rtol=1e-2)
-
-
 # --- Gauss-Newton ------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ The encoder of PCA-Net with a continuous basis, and the baseline that every non-
 Linear in the latent, so encoding is one exact step, and the eigenvalues are its prior.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,5 +72,20 @@ class Backbone(nn.Module):
     def forward(self, coords: Tensor, latents: Tensor) -> Tensor:
         """Coords (B, N, d), latents (B, P) -> (B, N, C)."""
         basis = self.basis.to(latents.dtype) * self.basis_scale.to(latents.dtype).reshape(-1, *[1] * self.mean.ndim)
-        nodal = self.mean.to(latents.dtype) + torch.tensordot(latents, basis, dims=1)
+        mean = self.mean.to(latents.dtype)
+        if self._few(coords):
+            return self._at_points(coords[:1], latents, torch.cat((mean[None], basis)))
+        nodal = mean + torch.tensordot(latents, basis, dims=1)
         return torch_splines.evaluate(torch_splines.coefficients(nodal, self.domain), coords, self.domain)
+
+    def _few(self, coords: Tensor) -> bool:
+        """Whether the same few points are asked of many latents, as in training: then the basis is evaluated there."""
+        batch, points, dims = coords.shape
+        shared = batch > 1 and coords.stride(0) == 0
+        return shared and points * 4**dims < batch * math.prod(self.domain.nodes)
+
+    def _at_points(self, coords: Tensor, latents: Tensor, functions: Tensor) -> Tensor:
+        """Coords (1, N, d), latents (B, P), mean and basis (1 + P, C, *nodes) -> (B, N, C)."""
+        table = torch_splines.coefficients(functions, self.domain).flatten(2).permute(2, 0, 1).flatten(1)
+        found = torch_splines.Taps(coords, self.domain).sum(table)[0].reshape(-1, *functions.shape[:2])
+        return found[:, 0] + torch.einsum("npc,bp->bnc", found[:, 1:], latents)

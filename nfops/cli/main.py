@@ -17,7 +17,7 @@ SUMMARIES = {
     "apply": "Apply a trained operator to a scan",
     "demo": "Translate a small real T1 scan to T2",
     "encode": "Turn a cohort of images into tables of latents",
-    "evaluate": "Say what a recipe reaches on scans whose truth is known",
+    "evaluate": "Evaluate a recipe on scans whose truth is known",
     "fit-inr": "Fit the neural fields of a recipe to a cohort",
     "info": "Say what an image, a bundle or a recipe is",
     "plugins": "List the backbones and operators that are installed",

@@ -20,7 +20,6 @@ from nfops.evaluation.spectrum import effective_size, merge_spectra
 from nfops.metrics import is_better_higher
 from nfops.recipe import Recipe
 from nfops.schema import to_plain
-from nfops.scoring import OF_INTENSITIES
 
 FORMAT, FORMAT_VERSION = "nfops-evaluation", 1
 RECORDED = ("numpy", "scipy", "scikit-image", "scikit-learn", "torch")
@@ -80,7 +79,7 @@ def summarise_evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "agreement": _agreement(evaluation),
         "seconds": {name: _median(cases, name) for name in ("encode", "operate", "decode")},
         "spectrum": _spectrum(evaluation),
-        "examples": pick_examples(cases, primary),
+        "examples": {what: cases[number].scan_id for what, number in pick_examples(cases, primary).items()},
         "probe": dict(evaluation.probe),
         "baselines": _baselines(evaluation),
         "curves": [dict(one.curves) for one in evaluation.assessments],
@@ -97,8 +96,8 @@ def summarise_evaluation(evaluation: Evaluation) -> dict[str, Any]:
 
 def pick_examples(cases: list[Case], primary: str) -> dict[str, int]:
     """Numbers of the best, the median and the worst case by the primary metric at full resolution."""
-    values = np.nan_to_num(np.array([_of_result(case)[primary] for case in cases]), nan=-np.inf)
-    order = np.argsort(values if is_better_higher(primary) else -values, kind="stable")
+    values = np.array([_of_result(case)[primary] for case in cases]) * (1 if is_better_higher(primary) else -1)
+    order = np.argsort(np.where(np.isnan(values), -np.inf, values), kind="stable")
     return {"best": int(order[-1]), "median": int(order[len(order) // 2]), "worst": int(order[0])}
 
 
@@ -225,8 +224,3 @@ def _fold(evaluation: Evaluation, number: int) -> dict[str, Any]:
         "inner_patients": list(fold.inner),
         "cases": len(cases),
     }
-
-
-def is_intensity(metric: str) -> bool:
-    """Whether a metric is of intensities, not of labels."""
-    return metric in OF_INTENSITIES

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nfops.evaluation.summary import Evaluation
+from nfops.evaluation.summary import Evaluation, pick_examples
 from nfops.report.charts import draw_curves, draw_patients, draw_resolutions, draw_spectrum
 from nfops.report.examples import draw_examples
 from nfops.report.words import metric_name
@@ -23,7 +23,7 @@ class Figure:
 def draw_figures(directory: Path, evaluation: Evaluation, summary: Mapping[str, Any]) -> Iterator[Figure]:
     """Draw one figure after the other."""
     cases, primary = evaluation.cases, summary["primary"]
-    draw_examples(directory / "examples.png", cases, summary["examples"], primary)
+    draw_examples(directory / "examples.png", cases, pick_examples(cases, primary), primary)
     yield Figure("examples.png", "Best, median and worst case", _examples_caption(summary))
     if len(summary["resolutions"]) > 1:
         draw_resolutions(directory / "resolutions.png", summary)

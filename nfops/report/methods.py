@@ -1,6 +1,6 @@
 """The paragraph on methods that a supplement needs: what was done to get these figures, made from the summary."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nfops.report.words import count
@@ -72,7 +72,7 @@ def _baselines(summary: Mapping[str, Any]) -> str:
     tried = sorted({int(size) for fit in fits for size in fit["tried"]})
     chosen = (
         f" The best P was chosen among {', '.join(map(str, tried))} by fitting without about 15 % of the training "
-        "patients and scoring on them, then fitted to all."
+        f"patients and scoring on them, then fitted to all{_chosen(fits, tried)}."
         if tried
         else ""
     )
@@ -81,3 +81,10 @@ def _baselines(summary: Mapping[str, Any]) -> str:
         "between functional PCA latents of source and target, fitted to the same training scans with the recipe's "
         f"augmentation.{chosen}"
     )
+
+
+def _chosen(fits: Sequence[Mapping[str, Any]], tried: Sequence[int]) -> str:
+    """How often the largest was best: a still larger one might be better."""
+    best = [next(iter(fit["sizes"]["ridge_best"].values())) for fit in fits if "ridge_best" in fit["sizes"]]
+    largest = sum(size == max(tried) for size in best)
+    return f"; the largest won {count(largest, 'time')} of {len(best)}" if largest else ""

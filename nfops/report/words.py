@@ -25,7 +25,6 @@ SHORT = {
     "mean": "mean image",
     "source_ceiling": "source",
 }
-FEW_PATIENTS = 5
 
 
 def metric_name(metric: str, *, with_unit: bool = True) -> str:
