@@ -108,10 +108,8 @@ def changed(scan: Voxels, change: Change) -> Voxels:
     values, rng = scan.values, np.random.default_rng((*change.seed, 2))
     if change.detail < 1:
         shape = tuple(max(2, round(n * change.detail)) for n in values.shape[1:])
-        if rng.random() < 0.5:  # half of what is coarse was averaged, the other half sampled
-            scan = _averaged(scan, shape)
-        else:
-            scan = _point_sampled(scan, shape)
+        # half of what is coarse was averaged, the other half sampled
+        scan = _averaged(scan, shape) if rng.random() < 0.5 else _point_sampled(scan, shape)
         values = scan.values
     if change.exponent != 1:
         values = np.sign(values) * np.abs(values) ** change.exponent

@@ -74,7 +74,7 @@ class DecodedObjective:
         return ((predictions - self._truth[rows]) ** 2).mean() * self._scale
 
     def decoded(self, predictions: Tensor, rows: Tensor) -> Tensor:
-        """See `Objective.decoded`: at POINTS random nodes, one draw for all rows; squares in units of their variance."""
+        """See `Objective.decoded`: at POINTS random nodes, the same for all rows; squares in units of variance."""
         nodes = torch.randint(len(self._nodes), (POINTS,))
         field = self._codec.backbone(self._nodes[nodes].expand(len(predictions), -1, -1), predictions)
         values = self._values[rows][:, nodes].float()

@@ -237,8 +237,8 @@ class Fit:
     context: float = setting(
         default=0.25,
         metadata=about(
-            "Part of a scan's points that an inner step looks at, drawn anew (gamma); gauss-newton: never fewer than 16 "
-            "for each entry of the latent.",
+            "Part of a scan's points that an inner step looks at, drawn anew (gamma); gauss-newton: never fewer than "
+            "16 for each entry of the latent.",
             above=0,
             high=1,
         ),
