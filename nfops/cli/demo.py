@@ -24,8 +24,8 @@ RECIPE = "brain_t1t2"
 ABOUT = (
     "T1 slices of a patient who was not in the training (msl04 of the cohort) were encoded as {latent} numbers a "
     "slice, moved to the T2 latent space by a small residual network, and decoded on the scan's own grid. Over "
-    "{slices} slices the prediction reaches {result:.1f} dB PSNR against the real T2; the bundle's mean T2 image reaches "
-    "{mean:.1f} dB."
+    "{slices} slices the prediction reaches {result:.1f} dB PSNR against the real T2; the bundle's mean T2 image "
+    "reaches {mean:.1f} dB."
 )
 CREDIT = "Data: Lesjak et al., Neuroinformatics 2016 and 2017 (Ljubljana MS sets), CC BY 4.0; cut and resampled."
 
