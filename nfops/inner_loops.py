@@ -165,12 +165,15 @@ def _model(field: FieldLoss, context: Context, latents: Tensor, block: int) -> t
 
 
 def _solve(gradient: Tensor, curvature: Tensor, precision: Tensor) -> Tensor:
-    """The damped Newton step, (B, P), from gradients (B, P), curvatures (B or 1, P, P) and precisions (B or 1,)."""
+    """The damped Newton step, (B, P), from gradients (B, P), curvatures (B or 1, P, P) and precisions (B or 1,).
+
+    Of weights that are no numbers any more it is none either, and no error: descent sees the loss, and goes back.
+    """
     eye = torch.eye(gradient.shape[1], dtype=gradient.dtype, device=gradient.device)
     whole = curvature + 2 * precision[:, None, None] * eye
-    step: Tensor = (
-        torch.linalg.solve(whole[0], gradient.T).T if len(whole) == 1 else torch.linalg.solve(whole, gradient)
-    )
+    shared = len(whole) == 1
+    found = torch.linalg.solve_ex(whole[0], gradient.T)[0].T if shared else torch.linalg.solve_ex(whole, gradient)[0]
+    step: Tensor = found
     return step
 
 

@@ -3,6 +3,10 @@
 import os
 from pathlib import Path
 
+# Before numpy and torch are imported: threads that wait for one another make small arrays slow on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 
 

@@ -255,10 +255,12 @@ def test_a_collapse_goes_back_to_the_best_and_on_with_half_the_rate(monkeypatch)
     assert math.isfinite(course.best)
 
 
-def test_a_training_that_always_collapses_ends_with_advice():
-    fit = dataclasses.replace(FIT, learning_rate=1e30, clip_norm=None, iterations=500, warm_up=0)
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_training_that_always_collapses_ends_with_advice(solver):
+    fit, encode = SOLVERS[solver]
+    fit = dataclasses.replace(fit, learning_rate=1e30, clip_norm=None, iterations=500, warm_up=0)
     with pytest.raises(ResultError, match=r"collapsed 7 times.*lower fit\.learning_rate"):
-        training(fit).run()
+        training(fit, encode).run()
 
 
 # --- resuming ----------------------------------------------------------------------------------------------------
