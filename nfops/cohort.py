@@ -12,7 +12,8 @@ import numpy as np
 from nfops.errors import InputError, NotFoundError, NothingMatchedError
 from nfops.grid import Grid
 from nfops.image import Image
-from nfops.io import load_image
+from nfops.io import Reading, load_image
+from nfops.io.digest import sha256_of
 from nfops.io.picture_frame import PictureFrame
 from nfops.recipe import Recipe
 from nfops.recipe_data import Columns
@@ -79,7 +80,7 @@ class Cohort:
         digest = hashlib.sha256()
         for row in self.rows:
             for path in row.files():
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
+                digest.update(bytes.fromhex(sha256_of(path)))
         return digest.hexdigest()
 
 
@@ -102,7 +103,7 @@ def read_cohort(recipe: Recipe, data: Path) -> Cohort:
         raise NothingMatchedError(path, f"none of {len(table)} rows match `data.where`")
     _check_unique(path, rows)
     files = [file for row in rows for file in row.files()]
-    missing = [file for file in files if not file.is_file()]
+    missing = [file for file in files if not (file.is_file() or file.is_dir())]
     if missing:
         listed = ", ".join(str(p) for p in missing[:MAX_LISTED])
         raise InputError(path, f"{len(missing)} of {len(files)} images are missing: {listed}")
@@ -111,12 +112,12 @@ def read_cohort(recipe: Recipe, data: Path) -> Cohort:
 
 def load_pairs(recipe: Recipe, cohort: Cohort, on_row: Callable[[int], None]) -> Iterator[Pair]:
     """Every pair of the cohort, row by row; volumes of a 2-D recipe give one pair a slice."""
-    frame = picture_frame(recipe)
+    readings = reading_of(recipe, "source"), reading_of(recipe, "target")
     channels: tuple[int, int] | None = None
     for number, row in enumerate(cohort.rows):
         axes = recipe.geometry.anatomical_axes
-        source = load_place(row.source, frame).reoriented(axes)
-        target = source if recipe.target is None else load_place(row.target, frame).reoriented(axes)
+        source = load_place(row.source, readings[0]).reoriented(axes)
+        target = source if recipe.target is None else load_place(row.target, readings[1]).reoriented(axes)
         _check_same_place(row, source.grid, target.grid)
         channels = channels or (source.channels, target.channels)
         _check_channels(row, (source.channels, target.channels), channels)
@@ -127,13 +128,19 @@ def load_pairs(recipe: Recipe, cohort: Cohort, on_row: Callable[[int], None]) ->
         on_row(number + 1)
 
 
-def load_place(place: Path | RowSignal, frame: PictureFrame | None) -> Image:
+def load_place(place: Path | RowSignal, reading: Reading) -> Image:
     """The image of a row: read from its file, or from the table that was read already."""
-    return place.image() if isinstance(place, RowSignal) else load_image(place, frame)
+    return place.image() if isinstance(place, RowSignal) else load_image(place, reading)
 
 
-def picture_frame(recipe: Recipe) -> PictureFrame | None:
-    """How the recipe says that its pictures lie in the body."""
+def reading_of(recipe: Recipe, side: str) -> Reading:
+    """What the recipe says about files of a side, "source" or "target", that leave something open."""
+    dicom = recipe.data.dicom
+    modality = dicom.modality if side == "source" else ()
+    return Reading(_picture_frame(recipe), modality=modality, monochrome1=dicom.monochrome1, padding=dicom.padding)
+
+
+def _picture_frame(recipe: Recipe) -> PictureFrame | None:
     picture = recipe.data.picture
     if picture is None:
         return None

@@ -1,6 +1,7 @@
 """`Image`: values on a grid, and what its file said beside them."""
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +19,8 @@ class Header:
     1 scanner, 2 aligned, 3 Talairach, 4 MNI). unit_mm: millimetres per unit of the file's affine.
     time_step: size of a step along the fourth axis and its NIfTI unit code. slice_axis: the file's own word
     for which axis counts slices. intent: (code, name). columns: the names in a signal file, that of its axis first.
-    is_oriented: the position is the file's, not a guess.
+    is_oriented: the position is the file's, not a guess. files: those that the image was read from, where it is not
+    the one file that was named. modality: DICOM's word for the kind of scanner, "" where the file does not say.
     """
 
     format: str = "nifti"
@@ -33,6 +35,8 @@ class Header:
     intent: tuple[int, str] = (0, "")
     columns: tuple[str, ...] = ()
     is_colour: bool = False
+    files: tuple[Path, ...] = ()
+    modality: str = ""
     warnings: tuple[str, ...] = field(default=())
 
 

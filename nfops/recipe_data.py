@@ -4,6 +4,7 @@ import re
 import string
 from dataclasses import dataclass
 from dataclasses import field as setting
+from typing import Literal
 
 from nfops.annotations import about
 from nfops.recipe_sections import Direction, require_different_axes, split_at_x
@@ -25,6 +26,26 @@ class Picture:
 
     def __post_init__(self) -> None:
         require_different_axes("axes:", self.axes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dicom:
+    """`data.dicom`: what DICOM files leave open."""
+
+    modality: tuple[str, ...] = setting(
+        default=(), metadata=about("Modalities of the source, such as [MR]: a scan of any other is refused.")
+    )
+    monochrome1: Literal["auto", "invert", "keep", "error"] = setting(
+        default="auto",
+        metadata=about(
+            "Where small values are bright: invert, keep the values, or refuse; auto inverts radiographs and refuses "
+            "CT, MR and PET."
+        ),
+    )
+    padding: Literal["keep", "min", "nan"] = setting(
+        default="keep",
+        metadata=about("Pixels that the scanner marks as padding: keep, set to the smallest other value, or to NaN."),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +100,10 @@ class Data:
     central_slices: int | None = setting(
         default=None, metadata=about("2-D: only so many slices, in the middle of a volume.", low=1)
     )
-    picture: Picture | None = setting(default=None, metadata=about("For pictures without a position (PNG, TIFF)."))
+    picture: Picture | None = setting(
+        default=None, metadata=about("For pictures without a position (PNG, TIFF, radiographs).")
+    )
+    dicom: Dicom = setting(default_factory=Dicom, metadata=about("What DICOM files leave open."))
 
     def __post_init__(self) -> None:
         if not self.train:

@@ -584,11 +584,13 @@ def test_a16_a_list_may_come_from_a_file_or_standard_input(shades, here):
         assert names(out) == ["s0.json", "s0.nii.gz", "s2.json", "s2.nii.gz"]
 
 
-def test_a16_a_folder_in_a_list_is_not_descended_into(shades, here):
+def test_a16_folders_in_a_list_give_their_images_and_empty_ones_are_counted(shades, here):
     copies(here / "in", 1)
-    ran = nfops("apply", *shades.options(), "--batch", "-", "--out-dir", "out", stdin="in\n")
-    assert ran.code == 8
-    assert "in: is a directory" in ran.err
+    (here / "in" / "deep").mkdir()
+    ran = nfops("apply", *shades.options(), "--batch", "-", "--out-dir", "out", stdin="in\nin/deep\n")
+    assert ran.code == 0
+    assert "1 folders without images were skipped" in ran.err
+    assert (here / "out" / "s0.nii.gz").is_file()
 
 
 def test_c62_two_inputs_for_one_output_are_refused_before_the_start(shades, here, no_computing):

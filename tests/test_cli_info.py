@@ -81,7 +81,7 @@ def test_several_paths_give_one_list_with_json(shades, blobs):
     [
         ("scna.nii.gz", 2, "no such file (did you mean scan.nii.gz?)"),
         ("", 2, "expected the name of a file"),
-        (".", 3, "is a directory"),
+        (".", 9, "no DICOM images"),
         ("scan.mp4", 3, "unknown image format"),
     ],
 )

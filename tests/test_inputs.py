@@ -34,7 +34,7 @@ def test_files_are_taken_as_given_sorted_and_once(folder):
 
 def test_batch_list_from_stdin_and_file(folder):
     text = f"{folder}/deep\n\n  \n{folder}/a b.nii\n# x.nii\n{folder}/b.nii.gz"
-    expected = [Path("# x.nii"), folder / "a b.nii", folder / "b.nii.gz", folder / "deep"]
+    expected = [Path("# x.nii"), folder / "a b.nii", folder / "b.nii.gz", folder / "deep" / "c.nii"]
     assert list_inputs([], "-", io.StringIO(text)) == expected
     (folder / "list").write_text(text, encoding="utf-8")
     assert list_inputs([], str(folder / "list")) == expected

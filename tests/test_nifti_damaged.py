@@ -8,7 +8,7 @@ import pytest
 from nifti_files import BITPIX, DATATYPE, DIM, MAGIC, PIXDIM, QFORM, SFORM, SLOPE, SROW, UNITS, VOX_OFFSET, make
 
 from nfops import memory
-from nfops.errors import InputError, MemoryLimitError, NotFoundError
+from nfops.errors import InputError, MemoryLimitError, NotFoundError, NothingMatchedError
 from nfops.io import describe_image, load_image
 
 
@@ -33,7 +33,7 @@ def test_c2_c30_c7_what_is_no_image(tmp_path):
         (tmp_path / "x.nii").write_bytes(content)
         with pytest.raises(InputError, match=what):
             load_image(tmp_path / "x.nii")
-    with pytest.raises(InputError, match="directory"):
+    with pytest.raises(NothingMatchedError, match="no DICOM images"):
         load_image(tmp_path)
     os.mkfifo(tmp_path / "pipe.nii")
     with pytest.raises(InputError, match="regular"):

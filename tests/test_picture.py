@@ -11,10 +11,10 @@ from PIL.PngImagePlugin import PngInfo
 from nfops.errors import InputError, MemoryLimitError, ResultError, UsageError
 from nfops.grid import Grid
 from nfops.image import Header, Image
-from nfops.io import PictureFrame, SaveOptions, describe_image, load_image, save_image
+from nfops.io import PictureFrame, Reading, SaveOptions, describe_image, load_image, save_image
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20  # three rows, four columns
-AXIAL = PictureFrame(("L", "P"), (1.2, 0.8))
+AXIAL = Reading(PictureFrame(("L", "P"), (1.2, 0.8)))
 
 
 def write(path, pixels=GREY, **settings):
@@ -43,7 +43,7 @@ def test_i_runs_along_rows_and_j_down_columns(tmp_path, name):
     ("axes", "orientation"), [(("P", "I"), "PIR"), (("L", "I"), "LIA"), (("A", "S"), "ASR"), (("R", "A"), "RAS")]
 )
 def test_the_third_axis_is_what_is_left(tmp_path, axes, orientation):
-    assert load_image(write(tmp_path / "a.png"), PictureFrame(axes, (1, 1))).grid.orientation == orientation
+    assert load_image(write(tmp_path / "a.png"), Reading(PictureFrame(axes, (1, 1)))).grid.orientation == orientation
 
 
 @pytest.mark.parametrize("axes", [("L", "R"), ("L", "X"), ("L",)])
@@ -61,7 +61,7 @@ def test_spacing_override_then_file_then_recipe_then_a_guess(tmp_path):
         (silent, PictureFrame()): [1, 1],
     }
     for (path, frame), expected in spacings.items():
-        image = load_image(path, frame)
+        image = load_image(path, Reading(frame))
         assert np.allclose(image.grid.spacing_mm[:2], expected, atol=1e-3)
         assert image.header.is_oriented == (not image.header.warnings)
     assert "1 mm is assumed" in image.header.warnings[0]
@@ -78,7 +78,7 @@ def test_densities_of_screens_and_paper_are_not_believed(tmp_path, dpi):
 def test_values_and_spacing_survive_a_round_trip(tmp_path, name):
     image = load_image(write(tmp_path / "a.png"), AXIAL)
     assert save_image(tmp_path / name, image) == ()
-    again = load_image(tmp_path / name, PictureFrame())
+    again = load_image(tmp_path / name, Reading(PictureFrame()))
     assert np.array_equal(again.values, image.values)
     assert np.allclose(again.grid.affine, image.grid.affine, rtol=1e-6)
     with pillow.open(tmp_path / name) as picture:

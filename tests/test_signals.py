@@ -21,6 +21,7 @@ from nfops.errors import InputError, RecipeError, ResultError, UsageError
 from nfops.grid import Grid
 from nfops.image import Header, Image
 from nfops.io import SaveOptions, describe_image, list_inputs, load_image, save_image
+from nfops.io.inputs import Wanted
 from nfops.io.signal import signal_image
 from nfops.latents import LatentTable
 from nfops.recipe import load_recipe
@@ -216,7 +217,7 @@ def test_a_folder_of_scans_may_hold_tables_and_notes(tmp_path):
     for name in ("a.nii.gz", "split.csv", "notes.txt"):
         (tmp_path / name).touch()
     assert [path.name for path in list_inputs([str(tmp_path)])] == ["a.nii.gz"]
-    assert len(list_inputs([str(tmp_path)], signals=True)) == 3
+    assert len(list_inputs([str(tmp_path)], wanted=Wanted(signals=True))) == 3
     assert [path.name for path in list_inputs([str(tmp_path / "split.csv")])] == ["split.csv"]
 
 

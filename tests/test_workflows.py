@@ -9,7 +9,7 @@ import pytest
 from toy_cohorts import write_pictures, write_volumes
 
 from nfops.bundle import load_bundle
-from nfops.cohort import picture_frame, read_cohort
+from nfops.cohort import read_cohort, reading_of
 from nfops.errors import BundleError, NfopsError, OutputError, RecipeError
 from nfops.grid import Reorientation
 from nfops.io import load_image
@@ -64,8 +64,8 @@ class TestChain:
 
     def test_a_validation_scan_is_translated(self, chain):
         row = read_cohort(chain.recipe, chain.data).with_splits(("val",)).rows[0]
-        frame = picture_frame(chain.recipe)
-        scan, truth = load_image(row.source, frame), load_image(row.target, frame)
+        reading = reading_of(chain.recipe, "source")
+        scan, truth = load_image(row.source, reading), load_image(row.target, reading)
         drawn, latent = apply(open_translator(chain.bundle), scan, GridRequest())
         image = drawn.image()
         assert image.grid.same_as(scan.grid)
@@ -75,7 +75,7 @@ class TestChain:
 
     def test_any_shape_and_probabilities(self, chain):
         row = read_cohort(chain.recipe, chain.data).rows[0]
-        scan = load_image(row.source, picture_frame(chain.recipe))
+        scan = load_image(row.source, reading_of(chain.recipe, "source"))
         shape = (33, 27, 1)[: scan.header.ndim] if scan.grid.shape[2] == 1 else (17, 15, 13)
         soft = apply(open_translator(chain.bundle), scan, GridRequest(shape=shape), soft=True)[0].image()
         assert soft.grid.shape[:2] == shape[:2]
@@ -86,7 +86,7 @@ class TestChain:
 
     def test_the_storage_order_of_the_scan_does_not_matter(self, chain):
         row = read_cohort(chain.recipe, chain.data).rows[0]
-        scan = load_image(row.source, picture_frame(chain.recipe))
+        scan = load_image(row.source, reading_of(chain.recipe, "source"))
         translator, how = open_translator(chain.bundle), Reorientation((2, 0, 1), (False, True, True))
         stored = scan.with_values(np.ascontiguousarray(how.apply(scan.values)), scan.grid.reoriented(how))
         one, other = (apply(translator, each, GridRequest(), soft=True)[0].image() for each in (scan, stored))
@@ -95,7 +95,7 @@ class TestChain:
 
     def test_a_scan_is_read_through_its_own_field(self, chain):
         row = read_cohort(chain.recipe, chain.data).rows[0]
-        scan = load_image(row.source, picture_frame(chain.recipe))
+        scan = load_image(row.source, reading_of(chain.recipe, "source"))
         same = resample_through_field(chain.bundle, scan, scan.grid).image()
         spread = scan.values.std()
         assert np.sqrt(((same.values - scan.values) ** 2).mean()) < 0.35 * spread

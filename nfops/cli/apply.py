@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,10 @@ from nfops.cli.options import (
     Session,
     batch_option,
     bundle_option,
+    dicom_options,
     dtype_option,
     grid_options,
+    null_option,
     pixel_mm_option,
     recipe_option,
     session_options,
@@ -36,8 +39,7 @@ from nfops.cli.scans import (
 
 if TYPE_CHECKING:
     from nfops.codec_spec import CodecSpec
-    from nfops.io import SaveOptions
-    from nfops.io.picture_frame import PictureFrame
+    from nfops.io import Reading, SaveOptions
     from nfops.workflows.apply import GridRequest, Translator
 
 EXAMPLES = [
@@ -60,12 +62,14 @@ EXAMPLES = [
     "--out-dir",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="For many scans: each keeps its name and format.",
+    help="For many scans, each under its own name.",
 )
 @batch_option
+@null_option
 @shard_option
+@dicom_options
 @grid_options
-@click.option("--soft", is_flag=True, help="Probabilities in place of labels (one channel per label).")
+@click.option("--soft", is_flag=True, help="Probabilities, not labels (a channel for each).")
 @dtype_option
 @pixel_mm_option
 @session_options
@@ -79,8 +83,8 @@ def command(session: Session, inputs: tuple[str, ...], recipe: str, bundle: Path
     places = find_places(recipe, bundle=bundle)
     places.recipe.require_operator()
     jobs = _jobs(session, inputs, options | {"signals": places.recipe.geometry.dims == 1})
-    pictures = places.pictures(options["pixel_mm"])
-    request = grid_request(options, pictures)
+    reading = places.reading(options)
+    request = grid_request(options, reading)
     translator = _translator(places, session, soft=options["soft"])
     _check_shape(translator, options["shape"])
     say(session, f"bundle {places.bundle}, device {translator.engine.device}", verbosity=1)
@@ -90,11 +94,11 @@ def command(session: Session, inputs: tuple[str, ...], recipe: str, bundle: Path
     if not is_batch or options["out_dir"].is_dir():  # where there is no folder yet, nothing is in the way
         check_outputs(jobs, session)
     if session.dry_run:
-        return plan_only(session, jobs, pictures, is_batch=is_batch)
+        return plan_only(session, jobs, reading, is_batch=is_batch)
     command = _command_without(jobs, inputs)
 
     def work(job: Job) -> dict[str, Any]:
-        return _apply_one(session, translator, job, request, pictures, options | {"command": command})
+        return _apply_one(session, translator, job, request, reading, options | {"command": command})
 
     return run_jobs(session, jobs, work, is_batch=is_batch)
 
@@ -105,14 +109,22 @@ def _command_without(jobs: list[Job], inputs: tuple[str, ...]) -> tuple[str, ...
 
 
 def _jobs(session: Session, inputs: tuple[str, ...], options: dict[str, Any]) -> list[Job]:
+    from nfops.errors import UsageError
     from nfops.io import list_inputs, plan_outputs, take_shard
+    from nfops.io.inputs import Wanted
     from nfops.io.opening import first_bytes
 
     batch = None if options["batch"] is None else str(options["batch"])
     for name in inputs:
         if name and not os.path.lexists(name):
             first_bytes(Path(name))  # says so, and which name is near: better now than after a long batch
-    everything = list_inputs(inputs, batch, sys.stdin, signals=options["signals"])
+    if options["null"] and batch is None:
+        raise UsageError("--null", "is about the list of --batch", "say --batch - too")
+    empty: list[Path] = []
+    wanted = Wanted(options["signals"], options["series"] == "all", options["null"])
+    everything = list_inputs(inputs, batch, sys.stdin, wanted=wanted, on_empty=empty.append)
+    if empty:
+        say(session, f"{len(empty)} folders without images were skipped")
     plan = plan_outputs(everything, options["out"], options["out_dir"])
     jobs = [Job(source, output) for source, output in take_shard(plan, options["shard"])]
     if options["shard"]:
@@ -143,7 +155,7 @@ def _check_shape(translator: "Translator", shape: tuple[int, ...] | None) -> Non
         raise UsageError("--shape", f"expected 2 or 3 whole numbers, got {shape[0]}", "one is enough for signals only")
 
 
-def grid_request(options: dict[str, Any], pictures: "PictureFrame") -> "GridRequest":
+def grid_request(options: dict[str, Any], reading: "Reading") -> "GridRequest":
     """What --shape, --spacing and --like say: at most one of them."""
     from nfops.errors import UsageError
     from nfops.io import load_image
@@ -152,7 +164,7 @@ def grid_request(options: dict[str, Any], pictures: "PictureFrame") -> "GridRequ
     named = [f"--{name}" for name in ("shape", "spacing", "like") if options[name] is not None]
     if len(named) > 1:
         raise UsageError(" and ".join(named), "expected at most one of --shape, --spacing and --like")
-    like = None if options["like"] is None else load_image(options["like"], pictures)
+    like = None if options["like"] is None else load_image(options["like"], replace(reading, series=None, modality=()))
     return GridRequest(options["shape"], options["spacing"], like)
 
 
@@ -161,14 +173,14 @@ def _apply_one(
     translator: "Translator",
     job: Job,
     request: "GridRequest",
-    pictures: "PictureFrame",
+    reading: "Reading",
     options: dict[str, Any],
 ) -> dict[str, Any]:
     from nfops.io import load_image
     from nfops.workflows.apply import apply
 
     started = datetime.now(UTC)
-    image = load_image(job.source, pictures)
+    image = load_image(job.source, reading)
     drawn, encoded = apply(translator, image, request, soft=options["soft"], where=job.source)
     drawn = on_reference(drawn, request.like)
     for warning in drawn.header.warnings:
@@ -178,7 +190,7 @@ def _apply_one(
         "command": options["command"],
         "started": started,
         "source_grid": image.grid,
-        "picture_axes": pictures.axes_3d,
+        "picture_axes": None if reading.picture is None else reading.picture.axes_3d,
         "recipe": {"name": translator.bundle.name, "residual": float(encoded.residual.mean())},
         "bundle_sha256": translator.bundle.digest,
         "device": translator.engine.device,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from nfops.cli.options import SOURCE, Session, pixel_mm_option, session_with
+from nfops.cli.options import SOURCE, Session, pixel_mm_option, series_option, session_with
 from nfops.cli.progress import say, show_result
 
 EXAMPLES = [
@@ -19,14 +19,17 @@ EXAMPLES = [
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=SOURCE, metavar="PATH...")
 @pixel_mm_option
+@series_option
 @session_with()
-def command(session: Session, paths: tuple[Path, ...], pixel_mm: tuple[float, float] | None) -> None:
+def command(
+    session: Session, paths: tuple[Path, ...], pixel_mm: tuple[float, float] | None, series: str | None
+) -> None:
     """Say what an image, a bundle or a recipe is.
 
     A bundle is a folder with a manifest.json; a recipe is a .yaml file, and it is checked as a training would check
     it. Anything else is read as an image. With --json, several paths give one list.
     """
-    found = [describe(path, pixel_mm) for path in paths]
+    found = [describe(path, pixel_mm, series) for path in paths]
     for each in found:
         for warning in each.get("warnings") or ():
             say(session, f"{each['path']}: warning: {warning}")
@@ -34,15 +37,16 @@ def command(session: Session, paths: tuple[Path, ...], pixel_mm: tuple[float, fl
     show_result(session, found if len(found) > 1 else found[0], lines)
 
 
-def describe(path: Path, pixel_mm: tuple[float, float] | None = None) -> dict[str, Any]:
+def describe(path: Path, pixel_mm: tuple[float, float] | None = None, series: str | None = None) -> dict[str, Any]:
     """What `path` is, as a document: `kind`, `path` and what there is to say about that kind."""
     if os.path.isfile(path / "manifest.json"):  # noqa: PTH113 - Path.is_file may raise
         return _describe_bundle(path)
     if path.suffix in {".yaml", ".yml"}:
         return _describe_recipe(path)
-    from nfops.io import PictureFrame, describe_image
+    from nfops.cli.scans import read_as
+    from nfops.io import Reading, describe_image
 
-    return describe_image(path, PictureFrame(pixel_mm=pixel_mm, pixel_mm_is_override=pixel_mm is not None))
+    return describe_image(path, read_as(Reading(), {"pixel_mm": pixel_mm, "series": series}))
 
 
 def _describe_bundle(path: Path) -> dict[str, Any]:

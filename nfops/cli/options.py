@@ -156,9 +156,7 @@ quiet_option = click.option("-q", "--quiet", is_flag=True, help="Say nothing on 
 verbose_option = click.option("-v", "--verbose", count=True, help="Say more; twice for still more.")
 debug_option = click.option("--debug", is_flag=True, help="Show where an error comes from.")
 json_option = click.option("--json", is_flag=True, help="Print one JSON document, errors too, to standard output.")
-dry_run_option = click.option(
-    "--dry-run", is_flag=True, help="Check everything, say what would be done, write nothing."
-)
+dry_run_option = click.option("--dry-run", is_flag=True, help="Check everything and say what would be done.")
 force_option = click.option("-f", "--force", is_flag=True, help="Overwrite outputs that exist.")
 device_option = click.option("--device", type=DEVICE, default="auto", show_default=True, help="Where to compute.")
 nthreads_option = click.option(
@@ -228,19 +226,32 @@ set_option = click.option(
 shape_option = click.option(
     "--shape", type=SHAPE, help="Voxels of the output, 280 for a signal; the field of view stays, 0 keeps an axis."
 )
-spacing_option = click.option("--spacing", type=SPACING, help="Spacing of the output, exactly; the centre stays.")
+spacing_option = click.option("--spacing", type=SPACING, help="Spacing of the output, exactly; same centre.")
 like_option = click.option("--like", type=A_PATH, metavar="REF", help="Put the output on the grid of this image.")
-shard_option = click.option("--shard", type=SHARD, help="Do part I of N of the inputs, counted from 0.")
+shard_option = click.option("--shard", type=SHARD, help="Do part I of N of the inputs, from 0.")
 batch_option = click.option(
     "--batch",
     type=click.Path(path_type=Path, allow_dash=True),
     metavar="LIST",
-    help="Take the inputs from this file, one a line; '-' is standard input.",
+    help="Take the inputs from this list; '-' is stdin.",
 )
-pixel_mm_option = click.option("--pixel-mm", type=PIXEL, help="Size of a pixel of a picture (PNG, TIFF).")
+null_option = click.option("-0", "--null", is_flag=True, help="Names of --batch end with NUL (find -print0).")
+pixel_mm_option = click.option("--pixel-mm", type=PIXEL, help="Size of a pixel of a picture or radiograph.")
+series_option = click.option(
+    "--series",
+    metavar="N|#N|UID|all",
+    help="Of a DICOM folder: its place in the list, its number, its UID; or all, with --out-dir.",
+)
+untilt_option = click.option("--untilt", is_flag=True, help="DICOM: make a tilted gantry's grid rectangular.")
+uniform_option = click.option("--resample-uniform", is_flag=True, help="DICOM: even out distances and gaps of slices.")
 dtype_option = click.option(
     "--dtype", type=click.Choice(DTYPES), default="auto", show_default=True, help="Number type of the output file."
 )
+
+
+def dicom_options(function: Function) -> Function:
+    """`--series`, `--untilt` and `--resample-uniform`: what a DICOM folder leaves open."""
+    return series_option(untilt_option(uniform_option(function)))
 
 
 def grid_options(function: Function) -> Function:

@@ -1,12 +1,12 @@
 """Where a command finds what its recipe speaks of: the recipe itself, its data, its bundle."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nfops.io.picture_frame import PictureFrame
+    from nfops.io import Reading
     from nfops.recipe import Recipe
 
 
@@ -19,14 +19,15 @@ class Places:
     bundle: Path
     name: str
 
-    def pictures(self, pixel_mm: tuple[float, float] | None) -> "PictureFrame":
-        """How pictures lie in the body: as the recipe says, or in its plane; `pixel_mm` is the user's own word."""
-        from nfops.cohort import picture_frame
-        from nfops.io.picture_frame import PictureFrame
+    def reading(self, options: Mapping[str, Any]) -> "Reading":
+        """How to read a scan: as the recipe says, pictures in its plane; `options` are the user's own words."""
+        from nfops.cli.scans import read_as
+        from nfops.cohort import reading_of
+        from nfops.io import PictureFrame
 
         axes = self.recipe.geometry.anatomical_axes or ("L", "P")  # a signal is in no plane
-        frame = picture_frame(self.recipe) or PictureFrame((axes[0], axes[1]))
-        return frame if pixel_mm is None else replace(frame, pixel_mm=pixel_mm, pixel_mm_is_override=True)
+        reading = reading_of(self.recipe, "source")
+        return read_as(replace(reading, picture=reading.picture or PictureFrame((axes[0], axes[1]))), options)
 
     def how_to_train(self) -> str:
         """The three commands, on one line; the first is enough where there is no operator to train."""

@@ -12,6 +12,7 @@ from nfops.cli.options import (
     SOURCE,
     Session,
     bundle_option,
+    dicom_options,
     dtype_option,
     grid_options,
     pixel_mm_option,
@@ -24,6 +25,7 @@ from nfops.cli.scans import (
     command_line,
     on_reference,
     plan_only,
+    read_as,
     run_jobs,
     write_result,
     writes_picture,
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from nfops.bundle import Bundle
     from nfops.grid import Grid
     from nfops.image import Image
-    from nfops.io.picture_frame import PictureFrame
+    from nfops.io import Reading
     from nfops.rendering import Rendering
 
 EXAMPLES = [
@@ -57,6 +59,7 @@ EXAMPLES = [
     metavar="FILE",
     help="Output; its suffix is its format.",
 )
+@dicom_options
 @grid_options
 @click.option(
     "--method",
@@ -79,29 +82,31 @@ def command(session: Session, source: Path, out: Path, method: str, **options: A
     keeps the field of view from edge to edge, --spacing keeps the spacing exactly and the centre, --like takes the
     grid of another image.
     """
+    from nfops.io import Reading
+
     job = Job(source, out)
     _check_options(session, method, options)
     field = _open_field(session, options) if method == "field" else None
-    pictures = field.pictures if field else _pictures(options["pixel_mm"])
-    _check_shape(source, pictures, options["shape"])
+    reading = field.reading if field else read_as(Reading(), options)
+    _check_shape(source, reading, options["shape"])
     check_outputs([job], session)
     if session.dry_run:
-        return plan_only(session, [job], pictures, is_batch=False)
+        return plan_only(session, [job], reading, is_batch=False)
 
     def work(job: Job) -> dict[str, Any]:
-        return _resample_one(session, job, method, field, pictures, options)
+        return _resample_one(session, job, method, field, reading, options)
 
     return run_jobs(session, [job], work, is_batch=False)
 
 
 @dataclass(frozen=True, eq=False)
 class _Field:
-    """The bundle that --method field reads through, the device it computes on, and how its recipe's pictures lie."""
+    """The bundle that --method field reads through, the device it computes on, and how its recipe reads scans."""
 
     folder: Path
     bundle: "Bundle"
     device: str
-    pictures: "PictureFrame"
+    reading: "Reading"
 
 
 def _check_options(session: Session, method: str, options: dict[str, Any]) -> None:
@@ -120,14 +125,14 @@ def _check_options(session: Session, method: str, options: dict[str, Any]) -> No
         raise DeviceError("--device", f"--method {method} computes on the CPU only", "use --device cpu or auto")
 
 
-def _check_shape(source: Path, pictures: "PictureFrame", shape: tuple[int, ...] | None) -> None:
+def _check_shape(source: Path, reading: "Reading", shape: tuple[int, ...] | None) -> None:
     """One number is the length of a signal, and of nothing else."""
     from nfops.errors import UsageError
     from nfops.io import describe_image
 
     if shape is None or len(shape) > 1:
         return
-    found = describe_image(source, pictures)["shape"]
+    found = describe_image(source, reading)["shape"]
     if sorted(found)[1] > 1:
         what = f"expected 2 or 3 whole numbers for an image of {'x'.join(map(str, found))}, got {shape[0]}"
         raise UsageError("--shape", what, "one is enough for signals only")
@@ -144,13 +149,7 @@ def _open_field(session: Session, options: dict[str, Any]) -> _Field:
         raise BundleError(places.recipe.name, f"no trained bundle at {places.bundle}", places.how_to_train())
     bundle = load_bundle(places.bundle)
     device = open_engine(bundle, session.device).device
-    return _Field(places.bundle, bundle, device, places.pictures(options["pixel_mm"]))
-
-
-def _pictures(pixel_mm: tuple[float, float] | None) -> "PictureFrame":
-    from nfops.io.picture_frame import PictureFrame
-
-    return PictureFrame(pixel_mm=pixel_mm, pixel_mm_is_override=pixel_mm is not None)
+    return _Field(places.bundle, bundle, device, places.reading(options))
 
 
 def _resample_one(
@@ -158,14 +157,14 @@ def _resample_one(
     job: Job,
     method: str,
     field: _Field | None,
-    pictures: "PictureFrame",
+    reading: "Reading",
     options: dict[str, Any],
 ) -> dict[str, Any]:
     from nfops.io import SaveOptions, load_image
 
     started = datetime.now(UTC)
-    image = load_image(job.source, pictures)
-    like = None if options["like"] is None else load_image(options["like"], pictures)
+    image = load_image(job.source, reading)
+    like = None if options["like"] is None else load_image(options["like"], replace(reading, series=None, modality=()))
     grid = _grid(image, options, like)
     record: dict[str, Any] = {"command": command_line(), "started": started, "source_grid": image.grid}
     if field is None:

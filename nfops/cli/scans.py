@@ -1,7 +1,7 @@
 """One scan or many: what `apply` and `resample` do around the computing, and the bookkeeping of a batch."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +16,8 @@ from nfops.errors import InputError, NfopsError
 
 if TYPE_CHECKING:
     from nfops.image import Image
-    from nfops.io import SaveOptions
-    from nfops.io.picture_frame import PictureFrame
+    from nfops.io import Reading, SaveOptions
+    from nfops.io.inputs import Scan
     from nfops.io.sidecar import Provenance
     from nfops.rendering import Rendering
 
@@ -30,8 +30,19 @@ STOPPED = 75
 class Job:
     """One input and the output that it becomes."""
 
-    source: Path
+    source: "Scan"
     output: Path
+
+
+def read_as(reading: "Reading", options: Mapping[str, Any]) -> "Reading":
+    """A reading with what --pixel-mm, --series, --untilt and --resample-uniform say."""
+    from nfops.io import PictureFrame
+
+    picture, pixel_mm = reading.picture or PictureFrame(), options["pixel_mm"]
+    if pixel_mm is not None:
+        picture = replace(picture, pixel_mm=pixel_mm, pixel_mm_is_override=True)
+    words = {name: options[name] for name in ("series", "untilt", "resample_uniform") if name in options}
+    return replace(reading, picture=picture, **words)
 
 
 def writes_picture(job: Job) -> bool:
@@ -67,6 +78,7 @@ def check_outputs(jobs: Sequence[Job], session: Session) -> None:
     """Refuse, before anything is computed, outputs and sidecars that exist or cannot be written."""
     from nfops.io import refuse_existing
     from nfops.io.formats import output_format
+    from nfops.io.inputs import paths_of
     from nfops.io.sidecar import refuse_foreign_sidecar, sidecar_path
 
     for job in jobs:
@@ -74,7 +86,7 @@ def check_outputs(jobs: Sequence[Job], session: Session) -> None:
     outputs = [path for job in jobs for path in (job.output, sidecar_path(job.output))]
     for job in jobs:
         refuse_foreign_sidecar(job.output)
-    refuse_existing(outputs, [job.source for job in jobs], session.force)
+    refuse_existing(outputs, [path for job in jobs for path in paths_of(job.source)], session.force)
 
 
 def run_jobs(session: Session, jobs: Sequence[Job], work: Callable[[Job], dict[str, Any]], *, is_batch: bool) -> int:
@@ -121,14 +133,14 @@ def _failure(session: Session, job: Job, error: BaseException) -> dict[str, Any]
     return {"input": str(job.source), **told.document()}
 
 
-def plan_only(session: Session, jobs: Sequence[Job], pictures: "PictureFrame | None", *, is_batch: bool) -> int:
+def plan_only(session: Session, jobs: Sequence[Job], reading: "Reading", *, is_batch: bool) -> int:
     """What --dry-run shows: each input's header and the output it would become."""
     plan: list[dict[str, Any]] = []
     lines = []
     failed = 0
     for job in jobs:
         try:
-            header = _header(job.source, pictures)
+            header = _header(job.source, reading)
         except NfopsError as error:
             if not is_batch:
                 raise
@@ -215,7 +227,7 @@ def _write_provenance(
     source_grid, units = record.pop("source_grid"), record.pop("units", "")
     provenance = Provenance(
         inputs=(str(job.source),),
-        sources=(FileRecord.of(job.source, source_grid),),
+        sources=(FileRecord.of(job.source, source_grid, files=drawn.header.files),),
         output=FileRecord.of(job.output, drawn.grid, units),
         ended=datetime.now(UTC),
         warnings=warnings,
@@ -225,8 +237,8 @@ def _write_provenance(
     return provenance
 
 
-def _header(path: Path, pictures: "PictureFrame | None") -> dict[str, Any]:
+def _header(scan: "Scan", reading: "Reading") -> dict[str, Any]:
     from nfops.io import describe_image
 
-    described = describe_image(path, pictures)
+    described = describe_image(scan, reading)
     return {key: described[key] for key in ("shape", "spacing_mm", "orientation")}

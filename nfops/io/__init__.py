@@ -7,15 +7,18 @@ from typing import Any
 from nfops.arrays import Array
 from nfops.grid import Grid
 from nfops.image import Header, Image
+from nfops.io.dicom.finding import DicomFiles
 from nfops.io.formats import input_format, output_format, output_stem, suffix_of, supported_suffixes
 from nfops.io.inputs import list_inputs, parse_shard, plan_outputs, take_shard
-from nfops.io.opening import first_bytes
 from nfops.io.picture_frame import PictureFrame
 from nfops.io.publish import publishing, publishing_directory, refuse_existing
+from nfops.io.reading import Reading
 from nfops.io.saving import SaveOptions
 
 __all__ = [
+    "DicomFiles",
     "PictureFrame",
+    "Reading",
     "SaveOptions",
     "describe_image",
     "list_inputs",
@@ -34,26 +37,26 @@ __all__ = [
 ]
 
 
-def load_image(path: Path, picture: PictureFrame | None = None) -> Image:
+def load_image(scan: Path | DicomFiles, reading: Reading | None = None) -> Image:
     """Read an image: (C, I, J, K) values in the file's own axes, its grid in world mm, its header with warnings.
 
-    picture: what rows and columns mean, for formats that do not say it themselves.
+    scan: a file, a folder with one DICOM series, or DICOM files that are one. reading: what the user or the recipe
+    says where the files leave something open.
 
     Raises:
         NotFoundError: no such file. InputError: damaged, or not an image nfops can use. MemoryLimitError: too large.
+        NothingMatchedError: a folder without DICOM images.
     """
-    first_bytes(path)  # says what is wrong with the file before its name is looked at
-    return input_format(path).load(path, picture)
+    return input_format(scan).load(scan, reading or Reading())
 
 
-def describe_image(path: Path, picture: PictureFrame | None = None) -> dict[str, Any]:
+def describe_image(scan: Path | DicomFiles, reading: Reading | None = None) -> dict[str, Any]:
     """What `nfops info --json` prints; reads headers only, and values where they take no time.
 
     Keys: kind, path, shape (I, J, K), spacing_mm, affine, orientation (None if unknown), dtype, channels, series,
     intensity_range (None if it was not read), warnings. Errors as for `load_image`.
     """
-    first_bytes(path)
-    return input_format(path).describe(path, picture)
+    return input_format(scan).describe(scan, reading or Reading())
 
 
 def save_image(path: Path, image: Image, options: SaveOptions | None = None) -> tuple[str, ...]:

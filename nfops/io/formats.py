@@ -9,7 +9,10 @@ from nfops.arrays import Array
 from nfops.errors import InputError, UsageError
 from nfops.grid import Grid
 from nfops.image import Header, Image
-from nfops.io.picture_frame import PictureFrame
+from nfops.io.dicom.finding import DicomFiles
+from nfops.io.dicom.headers import looks_like_dicom
+from nfops.io.opening import first_bytes, is_folder, refuse_text
+from nfops.io.reading import Reading
 from nfops.io.saving import SaveOptions
 
 FORMATS = {
@@ -23,6 +26,9 @@ FORMATS = {
 }
 """Suffix -> module of nfops.io that reads and writes it; longer suffixes stand before their endings."""
 
+READ_ONLY = {".dcm": "dicom.format"}
+"""Suffixes of inputs only: a DICOM series is written as a folder."""
+
 TEXT_FORMATS = ("signal",)
 """Modules whose files are text: what else is text is no image, and of a folder's files they may be anything."""
 
@@ -30,10 +36,10 @@ TEXT_FORMATS = ("signal",)
 class Format(Protocol):
     """What a format module has."""
 
-    def load(self, path: Path, picture: PictureFrame | None) -> Image:
+    def load(self, scan: Path | DicomFiles, reading: Reading) -> Image:
         """Read a file."""
 
-    def describe(self, path: Path, picture: PictureFrame | None) -> dict[str, Any]:
+    def describe(self, scan: Path | DicomFiles, reading: Reading) -> dict[str, Any]:
         """Say what a file holds, from its header where that is possible."""
 
     def save(self, path: Path, image: Image, options: SaveOptions) -> tuple[str, ...]:
@@ -51,9 +57,9 @@ def supported_suffixes() -> tuple[str, ...]:
 
 
 def suffix_of(path: Path) -> str:
-    """The supported suffix of a file name in lower case (".nii.gz" whole), or "" if it has none."""
+    """The known suffix of a file name in lower case (".nii.gz" whole), or "" if it has none."""
     name = path.name.lower()
-    return next((suffix for suffix in FORMATS if name.endswith(suffix) and name != suffix), "")
+    return next((suffix for suffix in (*FORMATS, *READ_ONLY) if name.endswith(suffix) and name != suffix), "")
 
 
 def is_text(path: Path) -> bool:
@@ -67,21 +73,32 @@ def output_stem(path: Path) -> str:
     return path.name[: len(path.name) - len(suffix)]
 
 
-def input_format(path: Path) -> Format:
-    """The module that reads `path`; InputError if no module knows its suffix."""
-    suffix = suffix_of(path)
+def input_format(scan: Path | DicomFiles) -> Format:
+    """The module that reads `scan`: a folder and whatever begins like DICOM are DICOM, the rest goes by its suffix.
+
+    Raises:
+        NotFoundError, InputError: as `first_bytes`, or no module knows the suffix.
+    """
+    if isinstance(scan, DicomFiles) or is_folder(scan):
+        return _module("dicom.format")
+    start = first_bytes(scan)
+    if looks_like_dicom(start):
+        return _module("dicom.format")
+    suffix = suffix_of(scan)
+    if not is_text(scan):
+        refuse_text(scan, start)
     if not suffix:
-        raise InputError(path, "unknown image format", f"supported: {', '.join(FORMATS)}")
-    return _module(suffix)
+        raise InputError(scan, "unknown image format", f"supported: {', '.join(FORMATS)} and DICOM")
+    return _module((FORMATS | READ_ONLY)[suffix])
 
 
 def output_format(path: Path) -> Format:
     """The module that writes `path`; UsageError if no module knows its suffix."""
     suffix = suffix_of(path)
-    if not suffix:
+    if suffix not in FORMATS:
         raise UsageError(path, "unknown suffix for an output", f"supported: {', '.join(FORMATS)}")
-    return _module(suffix)
+    return _module(FORMATS[suffix])
 
 
-def _module(suffix: str) -> Format:
-    return cast(Format, importlib.import_module(f"nfops.io.{FORMATS[suffix]}"))
+def _module(name: str) -> Format:
+    return cast(Format, importlib.import_module(f"nfops.io.{name}"))

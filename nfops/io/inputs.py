@@ -1,13 +1,30 @@
-"""Which files a command works on, and where each result goes: decided before anything starts."""
+"""Which scans a command works on, and where each result goes: decided before anything starts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TextIO, TypeAlias, TypeVar
 
 from nfops.errors import InputError, NotFoundError, NothingMatchedError, UsageError
+from nfops.io.dicom.finding import DicomFiles, dicom_files, has_dicom, split_series, split_volumes
+from nfops.io.dicom.headers import is_dicom
 from nfops.io.formats import is_text, output_stem, suffix_of
+from nfops.io.opening import is_folder
 
 Item = TypeVar("Item")
+Scan: TypeAlias = Path | DicomFiles
+"""One input: a file, a folder that is one DICOM scan, or DICOM files that were named one by one."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """signals: of folders their text files too, which beside images are tables and notes. all_series: every series of
+    a DICOM folder is a scan of its own. is_null_separated: the names of a list end with NUL, as `find -print0` has it.
+    """
+
+    signals: bool = False
+    all_series: bool = False
+    is_null_separated: bool = False
 
 
 def list_inputs(
@@ -16,30 +33,72 @@ def list_inputs(
     stdin: TextIO | None = None,
     shard: tuple[int, int] | None = None,
     *,
-    signals: bool = False,
-) -> list[Path]:
-    """The files to work on, sorted, each once.
+    wanted: Wanted | None = None,
+    on_empty: Callable[[Path], None] = lambda _: None,
+) -> list[Scan]:
+    """The scans to work on, sorted, each once.
 
-    inputs: files, taken as given, and directories, whose image files (not hidden, not in folders below) are taken;
-    signals: their text files too, which beside images are tables and notes.
-    batch: a file with one path a line, or "-" for `stdin`; its directories are not looked into.
-    shard: (index, count), this part of the sorted list only; it may be empty.
+    inputs: files, taken as given, and folders: one with DICOM files in it, or below it and no other images, is a scan;
+    of any other the image files are taken (not hidden, not in folders below).
+    batch: a file with one path a line, or "-" for `stdin`; of its folders only what is directly in them counts, and
+    one without images is skipped and told to `on_empty`: `find -type d` names the folders above, too.
+    DICOM files, wherever they are named, make one scan for each series. shard: (index, count), this part of the
+    sorted list only; it may be empty.
 
     Raises:
         NothingMatchedError: no input at all. NotFoundError: no such list. UsageError: an empty name.
     """
-    names: set[str] = set()
+    how = wanted or Wanted()
+    found: list[Scan] = []
     for name in inputs:
         if not name:
             raise NotFoundError("input", "an empty file name")
-        path = Path(name)
-        names.update(str(file) for file in _files_in(path, signals)) if path.is_dir() else names.add(str(path))
+        found += _named(Path(name), how)
     if batch is not None:
-        names.update(str(Path(line)) for line in _lines(batch, stdin))
-    if not names:
+        for line in _lines(batch, stdin, "\0" if how.is_null_separated else "\n"):
+            here = _listed(Path(line), how)
+            if not here:
+                on_empty(Path(line))
+            found += here
+    scans = _with_series(found, how)
+    if not scans:
         where = "standard input" if batch == "-" else batch or ", ".join(inputs)
         raise NothingMatchedError(where, "no input images", "" if where else "name files, folders or --batch LIST")
-    return take_shard([Path(name) for name in sorted(names)], shard)
+    return take_shard(scans, shard)
+
+
+def _named(path: Path, how: Wanted) -> list[Scan]:
+    """What an argument stands for."""
+    if not is_folder(path):
+        return [path]
+    if _has_dicom_in_it(path):
+        return [path]
+    files = _files_in(path, how.signals)
+    return [*files] or ([path] if has_dicom(path) else [])
+
+
+def _listed(path: Path, how: Wanted) -> list[Scan]:
+    """What a line of a list stands for."""
+    if not is_folder(path):
+        return [path]
+    files, _ = dicom_files(path, is_deep=False)
+    return [DicomFiles(path, tuple(files))] if files else [*_files_in(path, how.signals)]
+
+
+def _with_series(found: Sequence[Scan], how: Wanted) -> list[Scan]:
+    """Each scan once, sorted; single DICOM files gathered to series, folders parted into theirs if that is wanted."""
+    single = dict.fromkeys(scan for scan in found if isinstance(scan, Path))
+    instances = [path for path in single if not is_folder(path) and is_dicom(path)]
+    others = [path for path in single if path not in set(instances)]
+    scans: list[Scan] = [*others, *(scan for scan in found if isinstance(scan, DicomFiles)), *split_series(instances)]
+    if how.all_series:
+        scans = [part for scan in scans for part in split_volumes(scan)]
+    return sorted(dict.fromkeys(scans), key=str)
+
+
+def paths_of(scan: Scan) -> tuple[Path, ...]:
+    """The files, or the folder, that a scan is."""
+    return scan.files if isinstance(scan, DicomFiles) else (scan,)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -60,10 +119,10 @@ def take_shard(items: Sequence[Item], shard: tuple[int, int] | None) -> list[Ite
     return list(items[shard[0] :: shard[1]])
 
 
-def plan_outputs(inputs: Sequence[Path], out: Path | None, out_dir: Path | None) -> list[tuple[Path, Path]]:
+def plan_outputs(inputs: Sequence[Scan], out: Path | None, out_dir: Path | None) -> list[tuple[Scan, Path]]:
     """(input, output) for every input: `out` for a single one, else its own name and format in `out_dir`.
 
-    An input whose name is none that nfops writes (a directory of slices) becomes NAME.nii.gz.
+    An input whose name is none that nfops writes (a folder of slices, a DICOM file) becomes NAME.nii.gz.
 
     Raises:
         UsageError: both or none given, several inputs for one `out`, or two outputs that would share a file or a
@@ -76,17 +135,21 @@ def plan_outputs(inputs: Sequence[Path], out: Path | None, out_dir: Path | None)
             raise UsageError("--out", f"takes one input, got {len(inputs)}", "use --out-dir")
         return [(inputs[0], out)]
     assert out_dir is not None  # noqa: S101
-    plan = [(path, out_dir / _output_name(path)) for path in inputs]
+    plan = [(scan, out_dir / _output_name(scan)) for scan in inputs]
     _refuse_clashes(plan)
     return plan
 
 
-def _output_name(path: Path) -> str:
-    return path.name if suffix_of(path) else f"{path.name}.nii.gz"
+def _output_name(scan: Scan) -> str:
+    path = scan.name if isinstance(scan, DicomFiles) else scan
+    name = path.name or path.absolute().name  # "." has no name of its own
+    if suffix_of(path) == ".dcm":
+        return f"{output_stem(path)}.nii.gz"
+    return name if suffix_of(path) else f"{name}.nii.gz"
 
 
-def _refuse_clashes(plan: Iterable[tuple[Path, Path]]) -> None:
-    owners: dict[str, Path] = {}
+def _refuse_clashes(plan: Iterable[tuple[Scan, Path]]) -> None:
+    owners: dict[str, Scan] = {}
     for source, output in plan:
         # by stem, for the sidecar; in lower case, because some file systems do not tell the cases apart
         stem = output_stem(output).lower()
@@ -101,6 +164,11 @@ def _check_shard(shard: tuple[int, int]) -> None:
         raise UsageError("--shard", f"expected 0 <= INDEX < COUNT, got {index}/{count}")
 
 
+def _has_dicom_in_it(directory: Path) -> bool:
+    files, _ = dicom_files(directory, is_deep=False)
+    return bool(files)
+
+
 def _files_in(directory: Path, signals: bool) -> list[Path]:
     try:
         entries = list(directory.iterdir())
@@ -110,7 +178,7 @@ def _files_in(directory: Path, signals: bool) -> list[Path]:
     return [entry for entry in known if not entry.name.startswith(".") and entry.is_file()]
 
 
-def _lines(batch: str, stdin: TextIO | None) -> list[str]:
+def _lines(batch: str, stdin: TextIO | None, end: str) -> list[str]:
     """The paths of a list; names may hold spaces and bytes that are no UTF-8."""
     if batch == "-":
         if stdin is None:
@@ -123,4 +191,4 @@ def _lines(batch: str, stdin: TextIO | None) -> list[str]:
             raise NotFoundError(batch, "no such file") from error
         except OSError as error:
             raise InputError(batch, f"cannot be read: {error.strerror}") from error
-    return [line for line in text.split("\n") if line.strip()]
+    return [line for line in text.split(end) if line.strip()]

@@ -11,20 +11,20 @@ from nfops.grid import Grid
 from nfops.image import Header, Image
 from nfops.io.nifti_read import check_nifti, open_stream, read_header, read_nifti
 from nfops.io.nifti_write import write_nifti
-from nfops.io.picture_frame import PictureFrame
 from nfops.io.publish import publishing
+from nfops.io.reading import Reading
 from nfops.io.saving import SaveOptions, stored_dtype
 
 DECODE_UP_TO_BYTES = 64 << 20
 SLAB_VALUES = 1 << 22
 
 
-def load(path: Path, picture: PictureFrame | None = None) -> Image:  # noqa: ARG001
-    """Read a NIfTI file; it knows its own position, so `picture` is not used."""
+def load(path: Path, reading: Reading) -> Image:  # noqa: ARG001
+    """Read a NIfTI file; it leaves nothing open, so `reading` is not used."""
     return read_nifti(path)
 
 
-def describe(path: Path, picture: PictureFrame | None = None) -> dict[str, Any]:  # noqa: ARG001
+def describe(path: Path, reading: Reading) -> dict[str, Any]:  # noqa: ARG001
     """What the header says; the intensity range too where unpacking takes no time."""
     with open_stream(path) as stream:
         stored = read_header(stream)

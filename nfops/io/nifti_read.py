@@ -100,11 +100,11 @@ def _read_values(stream: PlainStream, stored: Stored) -> Array:
                 part * stored.slope + stored.intercept if stored.header.is_scaled else part
             )
     if may_need_double:
-        values = _narrowed(values)
+        values = narrowed(values)
     return values.reshape((*stored.grid.shape, stored.channels), order="F").transpose(3, 0, 1, 2)
 
 
-def _narrowed(values: Array) -> Array:
+def narrowed(values: Array) -> Array:
     """float64 as float32 where not one value changes."""
     with np.errstate(over="ignore", invalid="ignore"):
         narrow = values.astype(np.float32)

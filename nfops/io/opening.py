@@ -1,12 +1,17 @@
 """The first look at an input file: is it there, is it a file, and is it what its name says?"""
 
 import difflib
+import os
 from pathlib import Path
 
 from nfops.errors import InputError, NotFoundError
-from nfops.io.formats import is_text
 
 ANNEX = "annex/objects"
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of this name; False where the name itself is impossible."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir may raise
 
 
 def first_bytes(path: Path, count: int = 1024) -> bytes:
@@ -65,6 +70,9 @@ def _refuse_stand_in(path: Path, start: bytes) -> None:
         raise InputError(path, "is a git-annex pointer, the content is absent", "run git annex get")
     if text.startswith((b"<!doctype html", b"<html", b"<?xml")):
         raise InputError(path, "is a web page, not an image", "the download failed")
-    printable = sum(32 <= byte < 127 or byte in b"\t\r\n" for byte in start)
-    if printable == len(start) and not is_text(path):
+
+
+def refuse_text(path: Path, start: bytes) -> None:
+    """Raise InputError for a file that begins as text: for formats that are none."""
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start):
         raise InputError(path, "is a text file, not an image")

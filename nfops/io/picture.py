@@ -16,6 +16,7 @@ from nfops.io.opening import first_bytes
 from nfops.io.picture_frame import PictureFrame
 from nfops.io.picture_spacing import save_settings, stored_pixel_mm
 from nfops.io.publish import publishing
+from nfops.io.reading import Reading
 from nfops.io.saving import SaveOptions, StoredType
 from nfops.memory import require_memory
 
@@ -28,7 +29,7 @@ LARGEST_CLIPPED = 0.5
 """A grey level this far outside the range is cut off by rounding alone; only beyond is it worth a warning."""
 
 
-def load(path: Path, picture: PictureFrame | None = None) -> Image:
+def load(path: Path, reading: Reading) -> Image:
     """Read a picture: (C, columns, rows, 1) with one or three channels, centred on the world's origin.
 
     The spacing is the user's own (an override), else the file's, else the recipe's, else 1 mm with a warning.
@@ -37,7 +38,7 @@ def load(path: Path, picture: PictureFrame | None = None) -> Image:
         InputError: damaged, not what its suffix says, several pages, or colours that are neither grey nor RGB.
         MemoryLimitError: more pixels than a picture should have.
     """
-    frame = picture or PictureFrame()
+    frame = reading.picture or PictureFrame()
     with _opened(path) as (opened, notes):
         pixels, dtype, found = _pixels(path, opened)
         stored_mm = stored_pixel_mm(opened)
@@ -50,7 +51,7 @@ def load(path: Path, picture: PictureFrame | None = None) -> Image:
         format="picture",
         file_dtype=dtype,
         ndim=2,
-        is_oriented=picture is not None and pixel_mm is not None,
+        is_oriented=reading.picture is not None and pixel_mm is not None,
         slice_axis=2,
         is_colour=values.shape[0] == 3,
         warnings=tuple(notes),
@@ -58,9 +59,9 @@ def load(path: Path, picture: PictureFrame | None = None) -> Image:
     return Image(values, frame.grid(values.shape[1], values.shape[2], pixel_mm or (1.0, 1.0)), header)
 
 
-def describe(path: Path, picture: PictureFrame | None = None) -> dict[str, Any]:
+def describe(path: Path, reading: Reading) -> dict[str, Any]:
     """What the picture holds; it is read whole."""
-    image = load(path, picture)
+    image = load(path, reading)
     return {
         "kind": "picture",
         "path": str(path),

@@ -1,6 +1,5 @@
 """The provenance of an output: `NAME.json` beside it, after BIDS; no paths, nothing about the patient."""
 
-import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
@@ -12,15 +11,18 @@ from typing import Any
 from nfops import __version__
 from nfops.errors import OutputError
 from nfops.grid import Grid
+from nfops.io.dicom.finding import DicomFiles
+from nfops.io.digest import sha256_of_all
 from nfops.io.formats import output_stem
 from nfops.io.publish import publishing
-
-BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file by name and content, and where its voxels are. `units` are those of its values, "" if not known."""
+    """A file, or a scan of several, by name and content, and where its voxels are.
+
+    units: those of its values, "" if not known.
+    """
 
     name: str
     sha256: str
@@ -28,9 +30,10 @@ class FileRecord:
     units: str = ""
 
     @classmethod
-    def of(cls, path: Path, grid: Grid, units: str = "") -> "FileRecord":
-        """Digest a file; only its name is kept, not its folder."""
-        return cls(path.name, sha256_of(path), grid, units)
+    def of(cls, scan: Path | DicomFiles, grid: Grid, units: str = "", files: Sequence[Path] = ()) -> "FileRecord":
+        """Digest a file, or the `files` that a scan was read from; only its name is kept, not its folder."""
+        name = scan.name.name if isinstance(scan, DicomFiles) else scan.name or scan.absolute().name
+        return cls(name, sha256_of_all(files or (scan.files if isinstance(scan, DicomFiles) else [scan])), grid, units)
 
 
 @dataclass(frozen=True)
@@ -112,15 +115,6 @@ def anonymous_command(argv: Sequence[str], inputs: Sequence[str], output: str) -
             option, value = word[:2], word[2:]
         command.append(f"{option}{equals}{names.get(value, Path(value).name if '/' in value else value)}")
     return command
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file, read in blocks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _file_entry(record: FileRecord) -> dict[str, Any]:

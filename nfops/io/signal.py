@@ -15,8 +15,8 @@ from nfops.errors import InputError, OutputError, UsageError
 from nfops.grid import Grid
 from nfops.image import Header, Image
 from nfops.io.opening import first_bytes
-from nfops.io.picture_frame import PictureFrame
 from nfops.io.publish import publishing
+from nfops.io.reading import Reading
 from nfops.io.saving import SaveOptions, stored_dtype, to_stored
 from nfops.io.signal_text import SignalText, format_text, names_axis, narrowed, read_text
 
@@ -25,7 +25,7 @@ LARGEST_JITTER = 0.05
 LARGEST_INTEGER = 2**31 - 1
 
 
-def load(path: Path, picture: PictureFrame | None = None) -> Image:  # noqa: ARG001
+def load(path: Path, reading: Reading) -> Image:  # noqa: ARG001
     """Read a signal: values (C, I, 1, 1), its grid along the first world axis.
 
     Raises:
@@ -50,9 +50,9 @@ def signal_image(values: Array, start: float, step: float, header: Header) -> Im
     return Image(values[..., None, None], Grid((values.shape[1], 1, 1), affine), header)
 
 
-def describe(path: Path, picture: PictureFrame | None = None) -> dict[str, Any]:
+def describe(path: Path, reading: Reading) -> dict[str, Any]:
     """What the signal holds; it is read whole."""
-    image = load(path, picture)
+    image = load(path, reading)
     return {
         "kind": "signal",
         "path": str(path),
@@ -131,5 +131,5 @@ def _named(known: tuple[str, ...], values: Array, position: tuple[float, float])
 
 def _check(path: Path, values: Array) -> None:
     """Read back what was written."""
-    if not np.array_equal(load(path).values[..., 0, 0], values):
+    if not np.array_equal(load(path, Reading()).values[..., 0, 0], values):
         raise OutputError(path, "what was written cannot be read back")

@@ -1,0 +1,281 @@
+"""Which DICOM files belong to what the user named: a file, a folder, a tree, a list; and which series they make."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nfops.errors import InputError, NfopsError, NothingMatchedError, UsageError
+from nfops.io.dicom.frames import Frame, has_pixels, kind_of_document, plain_frame
+from nfops.io.dicom.headers import is_dicom, read_header, refusing
+from nfops.io.dicom.mosaics import is_siemens_mosaic, siemens_frames, uih_frames, uih_slices
+from nfops.io.dicom.multiframe import enhanced_frames, frame_count, older_frames
+from nfops.io.dicom.pixels import same_pixels, stored_range, stored_type
+from nfops.io.dicom.stacks import Stack, find_stacks
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+DEEPEST = 32
+
+
+@dataclass(frozen=True)
+class DicomFiles:
+    """DICOM files that were named one by one and are one series. name: what messages and outputs call them.
+
+    series: which of the volumes they hold, as in `Reading.series`; "" where there is only one.
+    """
+
+    name: Path
+    files: tuple[Path, ...]
+    series: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}, series {self.series}" if self.series else str(self.name)
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """One volume, 4-D perhaps, of one series, with what its files say of it. `uid` is the series's."""
+
+    uid: str
+    number: str
+    description: str
+    modality: str
+    stack: Stack
+    dtype: str
+    stored_range: tuple[float, float]
+    photometric: str
+    padding: tuple[float, ...]
+    patient_orientation: tuple[str, ...]
+    datasets: "dict[Path, Dataset]"
+    notes: tuple[str, ...]
+
+    def title(self) -> str:
+        """`#5 "T1 MPRAGE" MR 256x256x176`."""
+        shape = "x".join(map(str, self.stack.sizes))
+        return f'#{self.number or "?"} "{self.description}" {self.modality} {shape}'
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a folder holds. seen: how many files were looked at; skipped: how many hold no image, by kind."""
+
+    series: tuple[Series, ...]
+    seen: int
+    skipped: dict[str, int]
+
+
+def dicom_files(folder: Path, *, is_deep: bool = True) -> tuple[list[Path], int]:
+    """The DICOM files of a folder and, `is_deep`, of those below it; and how many files were looked at.
+
+    DICOMDIR and hidden files are left out; links to folders are followed once.
+    """
+    seen = 0
+    files = []
+    for path in _walk(folder, is_deep):
+        seen += 1
+        if is_dicom(path):
+            files.append(path)
+    return files, seen
+
+
+def has_dicom(folder: Path) -> bool:
+    """Whether a folder has a DICOM file, in it or below it."""
+    return any(is_dicom(path) for path in _walk(folder, is_deep=True))
+
+
+def split_series(files: Sequence[Path]) -> list[Path | DicomFiles]:
+    """DICOM files that were named one by one, as one scan for each series; a file that is alone stays itself."""
+    groups: dict[str, list[Path]] = {}
+    numbers: dict[str, str] = {}
+    for path in files:
+        uid, series_number = _series_of(path)
+        groups.setdefault(uid or str(path), []).append(path)
+        numbers[uid] = series_number
+    scans: list[Path | DicomFiles] = [group[0] for group in groups.values() if len(group) == 1]
+    many = {uid: group for uid, group in groups.items() if len(group) > 1}
+    folders = Counter(group[0].parent for group in many.values())
+    for uid, group in many.items():
+        folder = group[0].parent
+        is_alone = folders[folder] == 1
+        name = folder if is_alone else folder / f"{folder.absolute().name}_{numbers[uid] or uid.rpartition('.')[2]}"
+        scans.append(DicomFiles(name, tuple(sorted(group))))
+    return scans
+
+
+def split_volumes(scan: Path | DicomFiles) -> list[Path | DicomFiles]:
+    """Each volume of a DICOM scan as a scan of its own, named after the folder and the number of its series.
+
+    What is no DICOM, or cannot be read, stays as it is: reading it will say why.
+    """
+    try:
+        found = find(scan)
+    except NfopsError:
+        return [scan]
+    if len(found.series) == 1:
+        return [scan]
+    base = scan.name if isinstance(scan, DicomFiles) else scan
+    parts: list[Path | DicomFiles] = []
+    for uid in dict.fromkeys(series.uid for series in found.series):
+        volumes = [series for series in found.series if series.uid == uid]
+        files = tuple(dict.fromkeys(path for series in volumes for path in series.stack.files))
+        for place, series in enumerate(volumes, start=1):
+            label = series.number or uid.rpartition(".")[2]
+            label = label if len(volumes) == 1 else f"{label}-{place}"
+            name = base.with_name(f"{base.absolute().name}_{label}")
+            parts.append(DicomFiles(name, files, str(place) if len(volumes) > 1 else ""))
+    return _distinctly_named(parts)
+
+
+def find(scan: Path | DicomFiles) -> Found:
+    """The series of a file, a folder or a list."""
+    if isinstance(scan, DicomFiles):
+        return find_series(scan.name, scan.files)
+    if scan.is_dir():
+        files, seen = dicom_files(scan)
+        return find_series(scan, files, seen)
+    return find_series(scan, [scan])
+
+
+def find_series(where: object, files: Sequence[Path], seen: int = 0) -> Found:
+    """The series of these files, in the order of their numbers; files that hold no image are counted.
+
+    Raises:
+        NothingMatchedError: none holds an image. InputError: a damaged file, slices that make no volume.
+    """
+    skipped: Counter[str] = Counter()
+    groups: dict[str, list[tuple[Path, Dataset]]] = {}
+    for path in files:
+        dataset = read_header(path)
+        if not is_scan(dataset):
+            skipped[kind_of_document(dataset)] += 1
+            continue
+        groups.setdefault(str(dataset.get("SeriesInstanceUID", "")), []).append((path, dataset))
+    if not groups:
+        what = ", ".join(f"{count} {kind}" for kind, count in skipped.items())
+        raise NothingMatchedError(where, f"no DICOM images ({max(seen, len(files))} files seen{what and ': ' + what})")
+    found = [series for group in groups.values() for series in _volumes(where, group)]
+    found.sort(key=lambda series: (int(series.number) if series.number.lstrip("-").isdigit() else 1 << 30, series.uid))
+    return Found(tuple(found), max(seen, len(files)), dict(skipped))
+
+
+def is_scan(dataset: "Dataset") -> bool:
+    """Whether a file holds an image of its own, not marks on another's."""
+    return has_pixels(dataset) and dataset.get("SOPClassUID") != SEGMENTATION
+
+
+def choose_series(where: object, found: Found, wanted: str | None) -> Series:
+    """The only series, or the wanted one: its place in the list, its UID or its number (with a leading #).
+
+    Raises:
+        InputError: several and none wanted, with the list (B31). UsageError: the wanted one is not there.
+    """
+    if wanted is None:
+        if len(found.series) == 1:
+            return found.series[0]
+        what = f"holds {len(found.series)} series: {listing(found.series)}"
+        raise InputError(where, what, "choose one with --series N, or all with --series all")
+    matching = [s for i, s in enumerate(found.series, start=1) if wanted in (str(i), s.uid, f"#{s.number}")]
+    if len(matching) == 1:
+        return matching[0]
+    what = f"{len(matching) or 'none'} of the series is {wanted}" if not matching else f"{len(matching)} are {wanted}"
+    raise UsageError(where, f"{what}: {listing(found.series)}", "name one by its place in this list: --series N")
+
+
+def listing(series: Iterable[Series]) -> str:
+    """The series in one line, each with the number that --series takes."""
+    return "; ".join(f"{i}: {each.title()}" for i, each in enumerate(series, start=1))
+
+
+def frames_of(path: Path, dataset: "Dataset") -> list[Frame]:
+    """The slices that a file holds, whatever way it holds them."""
+    if dataset.get("PerFrameFunctionalGroupsSequence"):
+        return enhanced_frames(path, dataset)
+    if frame_count(path, dataset) > 1:
+        return older_frames(path, dataset)
+    if is_siemens_mosaic(dataset):
+        return siemens_frames(path, dataset)
+    grid = uih_slices(dataset)
+    return uih_frames(path, dataset, grid) if grid else [plain_frame(path, dataset)]
+
+
+def _volumes(where: object, group: "list[tuple[Path, Dataset]]") -> list[Series]:
+    frames = [frame for path, dataset in group for frame in frames_of(path, dataset)]
+    stacks, notes = find_stacks(where, frames, same_pixels)
+    datasets = dict(group)
+    return [_series(stack, datasets, tuple(notes)) for stack in stacks]
+
+
+def _series(stack: Stack, datasets: "dict[Path, Dataset]", notes: tuple[str, ...]) -> Series:
+    own = {path: datasets[path] for path in stack.files}
+    first = next(iter(own.values()))
+    return Series(
+        uid=str(first.get("SeriesInstanceUID", "")),
+        number="" if first.get("SeriesNumber") is None else str(first.SeriesNumber),
+        description=" ".join(str(first.get("SeriesDescription", "")).split()),
+        modality=str(first.get("Modality", "")),
+        stack=stack,
+        dtype=stored_type(first),
+        stored_range=stored_range(first),
+        photometric=str(first.get("PhotometricInterpretation") or "MONOCHROME2"),
+        padding=_padding(first),
+        patient_orientation=tuple(str(w) for w in (first.get("PatientOrientation") or ())),
+        datasets=own,
+        notes=notes,
+    )
+
+
+def _series_of(path: Path) -> tuple[str, str]:
+    """(UID, number) of the series of a file; ("", "") where it cannot be read, which reading it will explain."""
+    import pydicom
+
+    wanted = ["SeriesInstanceUID", "SeriesNumber"]
+    try:
+        with refusing(path, "damaged"):
+            found = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=wanted)
+            return str(found.get("SeriesInstanceUID", "")), str(found.get("SeriesNumber") or "")
+    except NfopsError:
+        return "", ""
+
+
+def _distinctly_named(parts: list[Path | DicomFiles]) -> list[Path | DicomFiles]:
+    """Two series of one number get a letter more, in their order."""
+    seen: Counter[Path] = Counter()
+    named: list[Path | DicomFiles] = []
+    for part in parts:
+        if isinstance(part, DicomFiles):
+            seen[part.name] += 1
+            again = seen[part.name]
+            named.append(part if again == 1 else replace(part, name=part.name.with_name(f"{part.name.name}-{again}")))
+    return named
+
+
+def _padding(dataset: "Dataset") -> tuple[float, ...]:
+    found = (dataset.get(word) for word in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    return tuple(float(value) for value in found if isinstance(value, int | float))
+
+
+def _walk(folder: Path, is_deep: bool) -> Iterator[Path]:
+    """The files of a folder in the order of their names, those of the folders below after them."""
+    seen = {os.path.realpath(folder)}
+    waiting = [(folder, 0)]
+    while waiting:
+        here, depth = waiting.pop(0)
+        try:
+            entries = sorted(here.iterdir())
+        except OSError as error:
+            raise InputError(here, f"cannot be read: {error.strerror}") from error
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name.upper() == "DICOMDIR":
+                continue
+            if entry.is_dir():
+                real = os.path.realpath(entry)
+                if is_deep and depth < DEEPEST and real not in seen:
+                    seen.add(real)
+                    waiting.append((entry, depth + 1))
+            elif entry.is_file():
+                yield entry
