@@ -201,7 +201,14 @@ class Encode:
             low=1,
         ),
     )
-    prior: float = setting(default=1e-3, metadata=about("Weight of the distribution of training latents.", low=0))
+    prior: float = setting(
+        default=1e-6,
+        metadata=about(
+            "Weight of the distribution of training latents beside the mean loss of a scan's points. More draws scans "
+            "to the cohort's mean: at 1e-3 a siren loses several dB.",
+            low=0,
+        ),
+    )
     learning_rate: float = setting(
         default=1e-2, metadata=about("sgd: length of a step, in gradients of the mean squared error.", above=0)
     )
