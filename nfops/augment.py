@@ -8,6 +8,7 @@ import numpy as np
 
 from nfops import splines
 from nfops.arrays import Array
+from nfops.interpolation import cell_overlaps
 from nfops.sampling import Domain
 
 BEND_NODES = 5
@@ -121,7 +122,7 @@ def changed(scan: Voxels, change: Change) -> Voxels:
 def _averaged(scan: Voxels, shape: tuple[int, ...]) -> Voxels:
     """Means over `shape` equal cells across the field of view, unknown voxels left out."""
     sizes = scan.values.shape[1:]
-    matrices = tuple(_cell_overlaps(n, m) for n, m in zip(sizes, shape, strict=True))
+    matrices = tuple(cell_overlaps(n, m).astype(np.float32) for n, m in zip(sizes, shape, strict=True))
     spacing = scan.spacing_mm * np.array(sizes) / np.array(shape)
     if scan.known is None:
         return Voxels(splines.apply_axes(matrices, scan.values), spacing)
@@ -136,15 +137,6 @@ def _point_sampled(scan: Voxels, shape: tuple[int, ...]) -> Voxels:
     known = None if scan.known is None else scan.known[index]
     spacing = scan.spacing_mm * np.array(sizes) / np.array(shape)
     return Voxels(scan.values[(slice(None), *index)], spacing, known)
-
-
-def _cell_overlaps(voxels: int, cells: int) -> Array:
-    """(cells, voxels): the part of each equal cell that each voxel fills; rows sum to 1."""
-    edges = np.linspace(0, voxels, cells + 1)
-    low, high = edges[:-1, None], edges[1:, None]
-    start = np.arange(voxels)
-    overlap = np.clip(np.minimum(high, start + 1) - np.maximum(low, start), 0, None)
-    return np.asarray(overlap * cells / voxels, np.float32)
 
 
 def sample_nodes(scan: Voxels, nodes: tuple[int, ...], node_mm: Array, warp: Warp) -> tuple[Array, Array]:

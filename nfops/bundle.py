@@ -198,8 +198,8 @@ def format_description() -> list[str]:
         "unit frames, half_extent and spacing in field coordinates, head, labels, channels, latent size, intensity "
         "map, the range that a predicted 0 and 1 stand for, encode settings), operator (its form and the figures of "
         "its fit), data (number of scans and patients, digests of the table and of all images; no names; for fields "
-        "trained step by step their curves: iteration, training and validation loss), files (the sha256 of each file "
-        "below).",
+        "trained step by step their curves: iteration, training and validation loss, null where there was none), files "
+        "(the sha256 of each file below).",
         "source.safetensors and, with a target, target.safetensors: the field's arrays (field.*) and prior_mean, "
         "prior_variance of its latents. A spline-basis field has field.mean (C, nodes...), field.basis (P, C, "
         "nodes...; 8-bit), field.basis_scale (P) and field.variance (P).",

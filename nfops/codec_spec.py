@@ -23,7 +23,7 @@ class EncodeSettings:
 
     steps: int = 4
     points: int = 4096
-    prior: float = 1e-3
+    prior: float = 1e-6
     solver: str = "gauss-newton"
     learning_rate: float = 1e-2
 

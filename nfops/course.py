@@ -2,6 +2,10 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Row: TypeAlias = list[float | None]
+"""Of a curve: iteration, running loss, validation loss; None where there is none, as before the first iteration."""
 
 MEMORY = 0.95
 """Of the running mean of the training loss: how much of it is the past."""
@@ -15,8 +19,7 @@ COLLAPSE = 3.0
 class Course:
     """running: the mean of the training loss of late; lowest: its lowest value. baseline: the mean image's loss.
 
-    backoff: what rollbacks have left of the learning rate. stale: looks since the best one. curve: rows of iteration,
-    running and validation loss.
+    backoff: what rollbacks have left of the learning rate. stale: looks since the best one.
     """
 
     baseline: float = math.inf
@@ -31,7 +34,7 @@ class Course:
     best_iteration: int = 0
     stale: int = 0
     is_done: bool = False
-    curve: list[list[float]] = field(default_factory=list)
+    curve: list[Row] = field(default_factory=list)
 
     def advance(self, loss: float) -> None:
         """One iteration with this loss is done; NaN or infinite: it was not taken."""
@@ -51,7 +54,7 @@ class Course:
         """Whether the loss is no number, far above where it began or its lowest, or above the mean image's after
         having been below.
         """
-        began = max(self.baseline, self.curve[0][2] if self.curve else 0.0)
+        began = max(self.baseline, (self.curve[0][2] or 0.0) if self.curve else 0.0)
         if not math.isfinite(self.running) or (self.since_rollback >= SETTLED / 4 and self.running > COLLAPSE * began):
             return True
         if not self.is_settled:
@@ -72,9 +75,19 @@ class Course:
 
     def judge(self, loss: float) -> bool:
         """Add a row to the curve; whether this validation loss is the best so far."""
-        self.curve.append([self.iteration, self.running if math.isfinite(self.running) else self.baseline, loss])
+        self.curve.append([self.iteration, _finite(self.running), _finite(loss)])
         if math.isfinite(loss) and loss < self.best:
             self.best, self.best_iteration, self.stale = loss, self.iteration, 0
             return True
         self.stale += 1
         return False
+
+    @property
+    def judged(self) -> float:
+        """The last validation loss; NaN where it was no number."""
+        last = self.curve[-1][2]
+        return math.nan if last is None else last
+
+
+def _finite(loss: float) -> float | None:
+    return loss if math.isfinite(loss) else None

@@ -7,6 +7,7 @@ goes on exactly as if it had never stopped.
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,10 +47,14 @@ class Task:
 
 
 class Descent:
-    """One field in training. After `run` its backbone holds the best weights, by the validation scans."""
+    """One field in training. After `run` its backbone holds the best weights, by the validation scans.
 
-    def __init__(self, task: Task, fit: Fit, encode: Encode) -> None:
+    clock: gives the seconds that `fit.minutes` counts.
+    """
+
+    def __init__(self, task: Task, fit: Fit, encode: Encode, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.task, self.fit, self.encode = task, fit, encode
+        self._clock = clock
         self.course = Course(task.baseline)
         self._backbone = task.loss.backbone
         self._device = next(self._backbone.parameters()).device
@@ -67,10 +72,10 @@ class Descent:
         with stop.listening():
             if checkpoint is None or not self._restore(checkpoint):
                 self._validate()
-            started = time.monotonic() - self.course.seconds
+            started = self._clock() - self.course.seconds
             while not self.course.is_done:
                 self._iterate()
-                self.course.seconds = time.monotonic() - started
+                self.course.seconds = self._clock() - started
                 self._look(checkpoint)
                 on_step(self._step())
                 if stop.signal and not self.course.is_done:
@@ -202,7 +207,7 @@ class Descent:
     def _step(self) -> Step:
         """For the progress display: iterations or, where time is what ends it, seconds."""
         course, fit, say = self.course, self.fit, self.task.loss.describe
-        seen = "" if self.task.validation is None else f", validation {say(course.curve[-1][2])}"
+        seen = "" if self.task.validation is None else f", validation {say(course.judged)}"
         best = f", best {say(course.best)} at {course.best_iteration}"
         back = f", rolled back {course.rollbacks}x" if course.rollbacks else ""
         done, total = course.iteration, fit.iterations

@@ -16,6 +16,7 @@ from nfops.codec import build_backbone, state_arrays
 from nfops.codec_spec import CodecSpec
 from nfops.cohort import Pair
 from nfops.cohort_samples import Sampler, cohort_domain, plan_spec
+from nfops.course import Row
 from nfops.engines.torch_engine import choose_device
 from nfops.errors import RecipeError
 from nfops.heads import Head
@@ -64,7 +65,7 @@ class _Part:
     arrays: dict[str, Array]
     explained: float
     figures: dict[str, float] = field(default_factory=dict)
-    curve: list[list[float]] = field(default_factory=list)
+    curve: list[Row] = field(default_factory=list)
 
 
 def fit_fields(

@@ -33,8 +33,8 @@ class Reorientation:
     @property
     def inverse(self) -> "Reorientation":
         """The way back."""
-        order = tuple(self.order.index(a) for a in range(3))
-        return Reorientation(order, tuple(self.flips[a] for a in order))  # type: ignore[arg-type]
+        i, j, k = (self.order.index(a) for a in range(3))
+        return Reorientation((i, j, k), (self.flips[i], self.flips[j], self.flips[k]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,19 +132,20 @@ class Grid:
         """
         if not axes:
             first = int(np.argmax(self.shape))
-            order = (first, *(a for a in range(3) if a != first))
-            return Reorientation(order, (False,) * 3)  # type: ignore[arg-type]
+            second, third = (a for a in range(3) if a != first)
+            return Reorientation((first, second, third), (False, False, False))
         towards = np.zeros((3, 3))
         for row, name in enumerate(axes):
             world, sign = WORLD_DIRECTIONS[name]
             towards[row] = sign * self.directions[world]
-        order = max(itertools.permutations(range(3)), key=lambda p: sum(abs(towards[r, a]) for r, a in enumerate(p)))
-        flips = tuple(bool(towards[row, axis] < 0) for row, axis in enumerate(order))
-        return Reorientation(order, flips)  # type: ignore[arg-type]
+        order = max(itertools.permutations(range(3), 3), key=lambda p: sum(abs(towards[r, a]) for r, a in enumerate(p)))
+        i, j, k = (bool(towards[row, axis] < 0) for row, axis in enumerate(order))
+        return Reorientation(order, (i, j, k))
 
     def reoriented(self, how: Reorientation) -> "Grid":
         """The same voxels with their axes renamed and reversed; no voxel moves."""
-        shape = tuple(self.shape[a] for a in how.order)
+        i, j, k = how.order
+        shape = self.shape[i], self.shape[j], self.shape[k]
         matrix, origin = np.eye(4), np.zeros(3)
         matrix[:3, :3] = self.affine[:3, list(how.order)]
         for axis, flip in enumerate(how.flips):
@@ -152,7 +153,7 @@ class Grid:
                 origin += matrix[:3, axis] * (shape[axis] - 1)
                 matrix[:3, axis] *= -1
         matrix[:3, 3] = self.affine[:3, 3] + origin
-        return Grid(shape, matrix)  # type: ignore[arg-type]
+        return Grid(shape, matrix)
 
     @property
     def orientation(self) -> str:

@@ -47,6 +47,15 @@ def axis_weights(index: Array, size: int, method: str, tolerance: float) -> tupl
     return matrix / np.maximum(counts, 1)[:, None], counts > 0
 
 
+def cell_overlaps(voxels: int, cells: int) -> Array:
+    """(cells, voxels): the part of each equal cell that each voxel fills; rows sum to 1."""
+    edges = np.linspace(0, voxels, cells + 1)
+    low, high = edges[:-1, None], edges[1:, None]
+    start = np.arange(voxels)
+    overlap = np.clip(np.minimum(high, start + 1) - np.maximum(low, start), 0, None)
+    return np.asarray(overlap * cells / voxels)
+
+
 def b_spline(distance: Array, method: str) -> Array:
     """The cubic or linear B-spline at a distance in voxels from its centre."""
     far: Array = np.abs(distance)

@@ -9,7 +9,7 @@ import torch
 from nfops import torch_heads
 from nfops.checkpoints import Checkpoint
 from nfops.contexts import Scans
-from nfops.course import Course
+from nfops.course import Course, Row
 from nfops.descent import Descent, Task
 from nfops.errors import RecipeError
 from nfops.field_loss import FieldLoss
@@ -46,7 +46,7 @@ class Learned:
 
     explained: float
     figures: dict[str, float]
-    curve: list[list[float]]
+    curve: list[Row]
 
 
 def learn_field(
@@ -109,7 +109,7 @@ def _figures(course: Course, lesson: Lesson) -> dict[str, float]:
     return figures | {"best_iteration": course.best_iteration, "rollbacks": course.rollbacks}
 
 
-def _thinned(curve: list[list[float]]) -> list[list[float]]:
+def _thinned(curve: list[Row]) -> list[Row]:
     """At most about CURVE_ROWS rows, the last one among them."""
     step = -(-len(curve) // CURVE_ROWS)
     rows = curve[::step] if curve[::step][-1] is curve[-1] else [*curve[::step], curve[-1]]

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from nfops import torch_heads
+from nfops.arrays import Array
 from nfops.bundle import Bundle
 from nfops.codec import Codec, build_operator, load_codec, state_arrays
 from nfops.cohort import Pair
 from nfops.cohort_samples import Sampler
 from nfops.latents import LatentTable
+from nfops.metrics import dice
 from nfops.progress import OnStep, Step, silent
 from nfops.recipe import Recipe
 from nfops.schema import to_plain
@@ -92,7 +94,8 @@ class DecodedObjective:
         if self._codec.head.is_linear:
             error = ((values.clamp(0, 1) - self._checked_values.clamp(0, 1)) ** 2).mean(dim=(1, 2))
             return float((-10 * torch.log10(error.clamp_min(1e-12))).mean())
-        return float(_foreground_dice(values, self._checked_values).mean())
+        masks = zip(_foreground(values), _foreground(self._checked_values), strict=True)
+        return float(np.mean([dice(one, other) for one, other in masks]))
 
     def _field(self, latents: Tensor) -> Tensor:
         parts = torch.split(self._nodes, self._codec.spec.encode.points)
@@ -148,11 +151,7 @@ def dice_loss(probabilities: Tensor, truth: Tensor) -> Tensor:
     return 1 - ((2 * overlap + 1) / (total + 1)).mean()
 
 
-def _foreground_dice(values: Tensor, truth: Tensor) -> Tensor:
-    """(V, G, C) twice -> (V,) Dice of all labels together; 1 where both are empty."""
-    if truth.shape[-1] == 1:
-        one, other = values[..., 0] > 0.5, truth[..., 0] > 0.5
-    else:
-        one, other = values.argmax(dim=-1) > 0, truth.argmax(dim=-1) > 0
-    total = one.sum(dim=1) + other.sum(dim=1)
-    return torch.where(total == 0, 1.0, 2 * (one & other).sum(dim=1) / total.clamp_min(1))
+def _foreground(values: Tensor) -> Array:
+    """Probabilities (V, G, C) -> (V, G): where any label is; of several, the first is the rest."""
+    is_label = values[..., 0] > 0.5 if values.shape[-1] == 1 else values.argmax(dim=-1) > 0
+    return is_label.numpy()

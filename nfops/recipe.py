@@ -11,17 +11,8 @@ from nfops.annotations import about
 from nfops.errors import RecipeError, UsageError
 from nfops.node import MAX_DEPTH, Mark, Node, node_from_plain, quoted
 from nfops.recipe_data import Columns, Data
-from nfops.recipe_sections import (
-    Augment,
-    Encode,
-    Evaluate,
-    Fit,
-    Geometry,
-    SourceSide,
-    TargetSide,
-    body_axes,
-    require_different_axes,
-)
+from nfops.recipe_geometry import Geometry, body_axes, require_different_axes
+from nfops.recipe_sections import Augment, Encode, Evaluate, Fit, SourceSide, TargetSide
 from nfops.registry import load_component
 from nfops.schema import NO_CODE, Section, read
 from nfops.yaml_tree import parse_yaml, read_yaml

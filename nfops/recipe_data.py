@@ -7,7 +7,7 @@ from dataclasses import field as setting
 from typing import Literal
 
 from nfops.annotations import about
-from nfops.recipe_sections import Direction, require_different_axes, split_at_x
+from nfops.recipe_geometry import Direction, require_different_axes, split_at_x
 
 
 @dataclass(frozen=True, kw_only=True)

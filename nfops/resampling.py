@@ -232,7 +232,8 @@ def choose_grid(
     chosen = grid
     if shape is not None:
         sizes = _all_axes("--shape", shape, grid, slice_axis)
-        chosen = grid.with_shape(tuple(int(n) or old for n, old in zip(sizes, grid.shape, strict=True)))  # type: ignore[arg-type]
+        i, j, k = (int(n) or old for n, old in zip(sizes, grid.shape, strict=True))
+        chosen = grid.with_shape((i, j, k))
     elif spacing_mm is not None:
         sizes = _all_axes("--spacing", spacing_mm, grid, slice_axis)
         kept = [float(s) or float(old) for s, old in zip(sizes, grid.spacing_mm, strict=True)]

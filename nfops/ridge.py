@@ -7,6 +7,9 @@ import numpy as np
 from nfops.arrays import Array
 from nfops.latents import LatentTable
 
+STRENGTHS = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0)
+"""Candidates for the ridge, in variances of a standardised latent."""
+
 MAX_FOLDS = 12
 """With more patients than this they are left out in this many groups."""
 
@@ -25,7 +28,7 @@ class Ridge:
     left_out_error: float
 
 
-def fit_ridge(source: LatentTable, target: LatentTable, strengths: tuple[float, ...]) -> Ridge:
+def fit_ridge(source: LatentTable, target: LatentTable, strengths: tuple[float, ...] = STRENGTHS) -> Ridge:
     """Fit to two tables of the same rows; the strength with the least error on left-out patients wins."""
     x, y = source.vectors.astype(np.float64), target.vectors.astype(np.float64)
     mean, deviation = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-12)

@@ -65,10 +65,12 @@ def check_operator(cls: type[Any], config: Any, source_size: int = 5, target_siz
     The contract: `Operator(config, source_size, target_size)`; forward takes (B, P_in) to (B, P_out), item by item,
     with finite gradients; `fit(source, target, objective, on_step)` is a function of the tables and torch's seed and,
     on a linear toy problem, better than the mean; all that it learned is in the state dict; `form`, if defined, is a
-    word.
+    word; `needs_validation`, if defined, says whether `fit` asks for `objective.score` (else evaluation thinks so).
     """
     _check_settings(cls, config)
     assert getattr(cls, "acts_on", None) == "latent", f"{cls.__name__}.acts_on should be 'latent'"
+    needs = getattr(cls, "needs_validation", True)
+    assert isinstance(needs, bool), f"{cls.__name__}.needs_validation should be a bool, got {needs!r}"
     source, target = _toy_tables(source_size, target_size)
     operator = _fitted_operator(cls, config, source, target)
     latents, truth = torch.from_numpy(source.vectors), target.vectors
@@ -102,7 +104,10 @@ def _fitted_backbone(cls: type[Any], config: Any, domain: Domain, channels: int)
 def _fitted_operator(cls: type[Any], config: Any, source: LatentTable, target: LatentTable) -> Any:
     torch.manual_seed(SEED)
     operator = cls(config, source.vectors.shape[1], target.vectors.shape[1])
-    operator.fit(source, target, ToyObjective(source, target), _check_step)
+    objective = ToyObjective(source, target)
+    operator.fit(source, target, objective, _check_step)
+    told = getattr(cls, "needs_validation", True)
+    assert told or not objective.is_scored, f"{cls.__name__}.needs_validation is False, but fit asked for a score"
     return operator.eval()
 
 
@@ -111,6 +116,7 @@ class ToyObjective:
 
     def __init__(self, source: LatentTable, target: LatentTable) -> None:
         self._source, self._truth = torch.from_numpy(source.vectors), torch.from_numpy(target.vectors)
+        self.is_scored = False
 
     def latent(self, predictions: Tensor, rows: Tensor) -> Tensor:
         """See `Objective.latent`."""
@@ -122,6 +128,7 @@ class ToyObjective:
 
     def score(self, predict: Callable[[Tensor], Tensor]) -> float:
         """See `Objective.score`."""
+        self.is_scored = True
         return -float(((predict(self._source) - self._truth) ** 2).mean())
 
 

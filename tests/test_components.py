@@ -94,9 +94,24 @@ class WrongShape(Mean):
         return latents
 
 
+class Peeping(Mean):
+    """Looks at the validation scans, and says that it does not."""
+
+    needs_validation = False
+
+    def fit(self, source, target, objective, on_step):
+        objective.score(self)
+
+
 @pytest.mark.parametrize(
     ("cls", "complaint"),
-    [(Mean, "mean's"), (Forgetful, "state dict"), (BatchBound, "rest of its batch"), (WrongShape, "should give")],
+    [
+        (Mean, "mean's"),
+        (Forgetful, "state dict"),
+        (BatchBound, "rest of its batch"),
+        (WrongShape, "should give"),
+        (Peeping, "asked for a score"),
+    ],
 )
 def test_a_broken_operator_is_told_what_is_wrong(cls, complaint):
     with pytest.raises(AssertionError, match=complaint):

@@ -1,6 +1,7 @@
 """Training by descent: it learns, keeps the best, survives collapses, and resumes as if it had never stopped."""
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -98,6 +99,23 @@ def test_minutes_end_a_training_with_its_schedule():
     course = run.run()
     assert course.seconds == pytest.approx(1.2, abs=1.0)
     assert run._schedule() < 0.01
+
+
+def test_minutes_are_those_of_the_clock():
+    usual, ticks = training(dataclasses.replace(FIT, iterations=10**6, minutes=1.0)), itertools.count(100, 6)
+    course = Descent(usual.task, usual.fit, usual.encode, clock=lambda: next(ticks)).run()
+    assert (course.iteration, course.seconds) == (10, 60)
+
+
+def test_a_curve_holds_losses_that_there_were_and_no_others():
+    """No training loss before the first iteration, nor after a collapse; None is JSON, NaN is not."""
+    curve = training(FIT).run().curve
+    assert [row[1] is None for row in curve] == [True] + [False] * (len(curve) - 1)
+    course = Course(baseline=1.0)
+    course.advance(math.nan)
+    assert not course.judge(math.nan)
+    assert course.curve == [[1, None, None]]
+    assert math.isnan(course.judged)
 
 
 def test_settings_change_what_is_learned():

@@ -22,15 +22,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated
 CASES = [(2, "identity", 1), (2, "identity", 2), (2, "sigmoid", 1), (3, "softmax", 3), (3, "identity", 1)]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tiny tensors: threads that wait for one another on a busy machine cost a hundred times the work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-D {case[1]} {case[2]}")
 def both(request):
     dims, head, channels = request.param

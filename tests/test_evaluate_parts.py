@@ -24,7 +24,7 @@ from nfops.evaluation.mean_image import mean_image
 from nfops.evaluation.model import Model, open_model
 from nfops.evaluation.pool import SamplePool
 from nfops.evaluation.refit import needs_validation, refit
-from nfops.evaluation.ridge import LinearFit, choose_size
+from nfops.evaluation.ridge_baseline import LinearFit, choose_size
 from nfops.evaluation.spectrum import effective_size, merge_spectra, spectrum_of
 from nfops.grid import Grid
 from nfops.image import Image

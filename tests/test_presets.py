@@ -11,13 +11,16 @@ import pytest
 from cli_fixtures import nfops
 from PIL import Image as Picture
 
+from nfops.bundle import load_bundle, recipe_difference
 from nfops.codec import build_backbone
 from nfops.io import load_image
 from nfops.recipe import Recipe, check_components, load_recipe
 from nfops.sampling import Domain
+from nfops.schema import to_plain
 
 FOLDER = Path(__file__).resolve().parents[1]
 RECIPES = {path.stem: path for path in sorted((FOLDER / "recipes").glob("*.yaml"))}
+BUNDLES = {path.parent.name: path.parent for path in sorted((FOLDER / "recipes/bundles").glob("*/manifest.json"))}
 
 NOIR = {
     # name: {side: (channels, hidden layers of 256, latent)}, tables S1 and S2; channels as NOIR counts them
@@ -44,6 +47,13 @@ def test_every_recipe_names_components_and_settings_that_there_are(name):
     check_components(recipe)
     assert recipe.name == name
     assert recipe.description
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_every_shipped_bundle_is_that_of_the_recipe_as_it_is(name):
+    """Else `nfops evaluate` refuses it."""
+    bundle, recipe = load_bundle(BUNDLES[name]), load_recipe(RECIPES[name])
+    assert not recipe_difference(bundle.recipe, to_plain(recipe))
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -24,14 +24,6 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make(config: Config, dims: int = 2, channels: int = 3, seed: int = 0) -> Backbone:
     """In double precision, its maps and biases large enough to matter."""
     torch.manual_seed(seed)

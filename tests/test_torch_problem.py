@@ -23,14 +23,6 @@ CASES = [("identity", "all"), ("identity", "per image"), ("sigmoid", "shared"), 
 PRIOR = Prior(np.full(P, 0.1), np.linspace(0.5, 2, P), 1e-3)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Plain(torch.nn.Module):
     """A backbone that offers nothing but its values, as a plugin may."""
 

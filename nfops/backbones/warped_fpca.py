@@ -124,7 +124,8 @@ class Backbone(nn.Module):
 
     def prior(self) -> tuple[Array, Array]:
         """Mean (P,) and variance (P,) of the latents of the training cohort."""
-        return tuple(part.cpu().numpy().astype(np.float64) for part in (self.prior_mean, self.prior_variance))  # type: ignore[return-value]
+        mean, variance = (part.cpu().numpy().astype(np.float64) for part in (self.prior_mean, self.prior_variance))
+        return mean, variance
 
     def set_prior(self, mean: Tensor, variance: Tensor) -> None:
         """Mean (P,) and variance (P,) of training latents."""

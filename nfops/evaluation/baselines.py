@@ -8,7 +8,7 @@ from nfops.bundle import Bundle
 from nfops.cohort import Pair
 from nfops.evaluation.mean_image import mean_image
 from nfops.evaluation.pool import SamplePool
-from nfops.evaluation.ridge import LARGEST, LinearFit, RidgeBaseline, choose_size
+from nfops.evaluation.ridge_baseline import LARGEST, LinearFit, RidgeBaseline, choose_size
 from nfops.image import Image
 from nfops.progress import OnStep, silent
 

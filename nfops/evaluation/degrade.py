@@ -14,7 +14,7 @@ from nfops.cohort import Pair
 from nfops.grid import Grid
 from nfops.image import Image
 from nfops.intensity import from_channels, to_channels
-from nfops.interpolation import axis_weights
+from nfops.interpolation import axis_weights, cell_overlaps
 from nfops.splines import apply_axes
 
 AREA, POINT, FULL = "area", "point", "full"
@@ -93,13 +93,10 @@ def _weights(old: int, new: int, sampling: str) -> Array:
     """(new, old): a row's weights of the old samples; edges of both axes coincide."""
     if old == new:
         return np.eye(old)
-    step = old / new
-    if sampling == POINT:
-        centres = (np.arange(new)[:, None] + 0.5) * step - 0.5
-        return axis_weights(centres, old, "cubic", 1e-6)[0]
-    edges, cells = np.arange(new + 1) * step, np.arange(old)
-    overlap = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
-    return np.asarray(np.maximum(overlap, 0) / step)
+    if sampling == AREA:
+        return cell_overlaps(old, new)
+    centres = (np.arange(new)[:, None] + 0.5) * (old / new) - 0.5
+    return axis_weights(centres, old, "cubic", 1e-6)[0]
 
 
 def _known_means(matrices: tuple[Array, ...], values: Array, known: Array) -> Array:

@@ -11,7 +11,7 @@ from nfops.engines import Engine, open_engine
 from nfops.image import Image
 from nfops.intensity import IntensityMap
 from nfops.latents import Latent
-from nfops.rendering import render
+from nfops.rendering import Units, render
 from nfops.scoring import compare
 
 
@@ -43,8 +43,8 @@ class Model:
 
     def draw(self, side: str, latent: Latent, pair: Pair) -> Image:
         """A latent of one side on the grid of that side's image; the source's in the scan's own units."""
-        units = "scan" if side == "source" and not self.bundle.specs[side].is_label else "output-range"
-        return render(self.engine, self.bundle.side(side), latent, pair.image(side).grid, units).image()  # type: ignore[arg-type]
+        units: Units = "scan" if side == "source" and not self.bundle.specs[side].is_label else "output-range"
+        return render(self.engine, self.bundle.side(side), latent, pair.image(side).grid, units).image()
 
     def predict(self, pair: Pair, seen: tuple[Image, Image] | None = None) -> Image:
         """The prediction for one pair, at the full grid of its truth."""

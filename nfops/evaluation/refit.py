@@ -54,11 +54,10 @@ def refit(
 def needs_validation(recipe: Recipe) -> bool:
     """Whether a component of the recipe stops early, or keeps its best, by scans that it does not learn from.
 
-    Fields that are learned by descent do; operators unless they are affine or say `needs_validation = False`.
+    Fields that are learned by descent do; operators unless they say `needs_validation = False`.
     """
     if learned_sides(recipe):
         return True
     if recipe.operator is None:
         return False
-    operator = load_component("operator", recipe.operator.component).cls
-    return bool(getattr(operator, "needs_validation", getattr(operator, "form", "") != "affine"))
+    return bool(getattr(load_component("operator", recipe.operator.component).cls, "needs_validation", True))

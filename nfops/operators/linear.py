@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from nfops.annotations import about
 from nfops.latents import LatentTable, Objective
 from nfops.progress import OnStep, Step, silent
-from nfops.ridge import fit_ridge
+from nfops.ridge import STRENGTHS, fit_ridge
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Config:
     """strengths: candidates for the ridge, in units of the variance of a standardised latent."""
 
     strengths: tuple[float, ...] = field(
-        default=(1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0),
+        default=STRENGTHS,
         metadata=about("Candidates for the ridge, in variances of a standardised latent.", low=0),
     )
 
@@ -30,6 +30,7 @@ class Operator(nn.Module):
 
     acts_on = "latent"
     form = "affine"
+    needs_validation = False
     weight: Tensor
     bias: Tensor
 

@@ -19,7 +19,6 @@ from nfops.progress import OnStep, Step, silent
 from nfops.ridge import fit_ridge
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": nn.functional.silu, "relu": nn.functional.relu}
-STRENGTHS = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0)
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,7 @@ class Operator(nn.Module):
 
     acts_on = "latent"
     form = "residual-mlp"
+    needs_validation = True
     centre: Tensor
     spread: Tensor
     scale: Tensor
@@ -132,7 +132,7 @@ class Operator(nn.Module):
         self.scale.fill_(float(np.sqrt(target.vectors.var(axis=0).mean())) or 1.0)
         self.bias.copy_(torch.from_numpy(target.vectors.mean(axis=0)))
         if self.config.start == "ridge":
-            ridge = fit_ridge(source, target, STRENGTHS)
+            ridge = fit_ridge(source, target)
             self.weight.copy_(torch.from_numpy(ridge.weight))
             self.bias.copy_(torch.from_numpy(ridge.bias))
             self.figures["ridge_strength"] = ridge.strength

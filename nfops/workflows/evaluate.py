@@ -8,7 +8,7 @@ from nfops.arrays import Array
 from nfops.bundle import Bundle, load_bundle, refuse_other_recipe
 from nfops.cohort import Cohort, Pair, load_pairs, read_cohort
 from nfops.engines.torch_engine import choose_device
-from nfops.errors import BundleError, NothingMatchedError, UsageError
+from nfops.errors import BundleError, UsageError
 from nfops.evaluation.assess import Assessment, Measured, assess, reference_latents
 from nfops.evaluation.baselines import fit_baselines
 from nfops.evaluation.degrade import plan_views
@@ -16,7 +16,8 @@ from nfops.evaluation.folds import inner_patients, plan_folds
 from nfops.evaluation.model import Model, open_model
 from nfops.evaluation.pool import SamplePool
 from nfops.evaluation.probes import Labels, Probed, probe_fold, read_labels, summarise_probes
-from nfops.evaluation.refit import needs_validation, refit
+from nfops.evaluation.refit import refit
+from nfops.evaluation.splits import all_splits, choose_splits, rows_of
 from nfops.evaluation.summary import Evaluation, summarise_evaluation
 from nfops.io.publish import publishing_directory, refuse_directory
 from nfops.progress import OnStep, Step, silent
@@ -143,11 +144,11 @@ def plan_evaluation(
     views = [view.name for view in plan_views(recipe.evaluate.resolutions)]
     plan: dict[str, object] = {"resolutions": views, "out": str(out_dir)}
     if request.folds:
-        rows = cohort.with_splits(_all_splits(recipe)).rows
+        rows = cohort.with_splits(all_splits(recipe)).rows
         folds = plan_folds([row.patient for row in rows], request.folds, recipe.seed)
         return {"scans": len(rows), "patients": len({row.patient for row in rows}), "folds": len(folds), **plan}
-    splits, _ = _choose_splits(recipe, _trained_bundle(recipe, bundle_dir), request)
-    rows = _rows_of(recipe, cohort, splits).rows
+    splits, _ = choose_splits(recipe, _trained_bundle(recipe, bundle_dir), request.splits)
+    rows = rows_of(recipe, cohort, splits).rows
     patients = len({row.patient for row in rows})
     return {"scans": len(rows), "patients": patients, "splits": list(splits), "bundle": str(bundle_dir), **plan}
 
@@ -155,12 +156,12 @@ def plan_evaluation(
 def _on_split(job: _Job, bundle_dir: Path) -> Evaluation:
     """The bundle on disk; baselines fitted to the training rows."""
     recipe, bundle = job.recipe, _trained_bundle(job.recipe, bundle_dir)
-    splits, warnings = _choose_splits(recipe, bundle, job.request)
+    splits, warnings = choose_splits(recipe, bundle, job.request.splits)
     cohort = read_cohort(recipe, job.data)
     if bundle.data.get("table_sha256", cohort.table_digest) != cohort.table_digest:
         warnings += ("The table has changed since the bundle was fitted: rows may have been trained on.",)
     model = open_model(bundle, job.device)
-    evaluated = job.load(_rows_of(recipe, cohort, splits))
+    evaluated = job.load(rows_of(recipe, cohort, splits))
     others = job.load(cohort.with_splits(recipe.data.train))
     if not others:
         warnings += ("There are no training rows: baselines are left out, and the evaluated scans are the cohort.",)
@@ -184,9 +185,9 @@ def _on_split(job: _Job, bundle_dir: Path) -> Evaluation:
 
 def _on_folds(job: _Job) -> Evaluation:
     """Everything refitted without the patients of each fold; no bundle on disk plays a part."""
-    recipe, splits = job.recipe, _all_splits(job.recipe)
+    recipe, splits = job.recipe, all_splits(job.recipe)
     cohort = read_cohort(recipe, job.data)
-    pairs = job.load(_rows_of(recipe, cohort, splits))
+    pairs = job.load(rows_of(recipe, cohort, splits))
     folds = plan_folds([pair.patient for pair in pairs], job.request.folds, recipe.seed)
     pool = SamplePool(recipe, len(pairs))
     assessments, probed = [], []
@@ -224,40 +225,6 @@ def _trained_bundle(recipe: Recipe, bundle_dir: Path) -> Bundle:
             bundle_dir, "this bundle has no operator yet", "run `nfops encode` and `nfops train-operator`"
         )
     return bundle
-
-
-def _choose_splits(recipe: Recipe, bundle: Bundle, request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The splits to evaluate and a warning where one was trained on, which only asking for it by name allows."""
-    splits = request.splits or recipe.data.validation
-    if not splits:
-        raise UsageError("--split", "the recipe has no data.validation", "name a split of its table, or use --folds")
-    trained = {*recipe.data.train, *bundle.data.get("splits", ())}
-    seen = [split for split in splits if split in trained]
-    if seen and not request.splits:
-        what = f"split {', '.join(seen)} was trained on: its figures say little"
-        raise UsageError("data.validation", what, f"use --folds, or ask for it by name: --split {seen[0]}")
-    named = " and ".join(seen)
-    warnings = []
-    if seen:
-        warnings += [
-            f"Split {named} was trained on: these figures are not those of new patients, who will be worse off."
-        ]
-    watched = [split for split in splits if split in recipe.data.validation and split not in seen]
-    if watched and needs_validation(recipe):
-        what = f"Split {' and '.join(watched)} told the training when to stop"
-        warnings += [f"{what}: figures lean to the good side. A split that played no part, or --folds, is fair."]
-    return splits, tuple(warnings)
-
-
-def _all_splits(recipe: Recipe) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*recipe.data.train, *recipe.data.validation)))
-
-
-def _rows_of(recipe: Recipe, cohort: Cohort, splits: tuple[str, ...]) -> Cohort:
-    chosen = cohort.with_splits(splits)
-    if not chosen.rows:
-        raise NothingMatchedError(recipe.name, f"no row has split {' or '.join(splits)}")
-    return chosen
 
 
 class _Staged:

@@ -32,8 +32,6 @@ CHOICE_SAMPLES = 4000
 """The best size is chosen with so many samples, that is with fewer copies of many scans."""
 ENCODING = EncodeSettings(steps=1, prior=1e-6)
 """As the shipped linear recipes encode: one step, exact for intensities."""
-CHOICE_SAMPLES = 4000
-"""The best size is chosen with so many samples, that is with fewer copies of many scans."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,10 +115,6 @@ def choose_size(
         scores[min(fit.sizes(wanted).values())] = _score(fit.model(wanted), inner)
         on_step(Step("best size", len(scores), len(SIZES)))
     return max(scores, key=lambda size: scores[size]), scores
-
-
-def _best(scores: Mapping[int, float]) -> int:
-    return max(scores, key=lambda size: scores[size])
 
 
 def _score(model: Model, pairs: list[Pair]) -> float:
