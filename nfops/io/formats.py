@@ -87,6 +87,8 @@ def input_format(scan: Path | DicomFiles) -> Format:
     suffix = suffix_of(scan)
     if not is_text(scan):
         refuse_text(scan, start)
+    if not suffix and start.startswith(b"\x1f\x8b"):
+        raise InputError(scan, "is gzipped, and its name does not say what is in it", "unpack it first")
     if not suffix:
         raise InputError(scan, "unknown image format", f"supported: {', '.join(FORMATS)} and DICOM")
     return _module((FORMATS | READ_ONLY)[suffix])

@@ -68,8 +68,10 @@ def _refuse_stand_in(path: Path, start: bytes) -> None:
         raise InputError(path, "is a git-lfs pointer, not the image", "run git lfs pull")
     if text.startswith(b"/" + ANNEX.encode()) or (text.startswith(b"../") and ANNEX.encode() in text):
         raise InputError(path, "is a git-annex pointer, the content is absent", "run git annex get")
-    if text.startswith((b"<!doctype html", b"<html", b"<?xml")):
+    if text.startswith((b"<!doctype html", b"<html")):
         raise InputError(path, "is a web page, not an image", "the download failed")
+    if text.startswith(b"<?xml"):
+        raise InputError(path, "is an XML document, not an image")
 
 
 def refuse_text(path: Path, start: bytes) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nfops.errors import InputError, NfopsError, NothingMatchedError, UsageError
-from nfops.io.dicom.frames import Frame, has_pixels, kind_of_document, plain_frame
+from nfops.io.dicom.elements import number, text, words
+from nfops.io.dicom.frames import Frame, kind_of_document, plain_frame, refuse_unreadable, what_is_missing
 from nfops.io.dicom.headers import is_dicom, read_header, refusing
 from nfops.io.dicom.mosaics import is_siemens_mosaic, siemens_frames, uih_frames, uih_slices
 from nfops.io.dicom.multiframe import enhanced_frames, frame_count, older_frames
@@ -18,7 +19,6 @@ from nfops.io.dicom.stacks import Stack, find_stacks
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 DEEPEST = 32
 
 
@@ -138,6 +138,7 @@ def find(scan: Path | DicomFiles) -> Found:
     if scan.is_dir():
         files, seen = dicom_files(scan)
         return find_series(scan, files, seen)
+    refuse_unreadable(scan, read_header(scan))
     return find_series(scan, [scan])
 
 
@@ -154,7 +155,7 @@ def find_series(where: object, files: Sequence[Path], seen: int = 0) -> Found:
         if not is_scan(dataset):
             skipped[kind_of_document(dataset)] += 1
             continue
-        groups.setdefault(str(dataset.get("SeriesInstanceUID", "")), []).append((path, dataset))
+        groups.setdefault(text(dataset, "SeriesInstanceUID"), []).append((path, dataset))
     if not groups:
         what = ", ".join(f"{count} {kind}" for kind, count in skipped.items())
         raise NothingMatchedError(where, f"no DICOM images ({max(seen, len(files))} files seen{what and ': ' + what})")
@@ -165,7 +166,7 @@ def find_series(where: object, files: Sequence[Path], seen: int = 0) -> Found:
 
 def is_scan(dataset: "Dataset") -> bool:
     """Whether a file holds an image of its own, not marks on another's."""
-    return has_pixels(dataset) and dataset.get("SOPClassUID") != SEGMENTATION
+    return what_is_missing(dataset) == ""
 
 
 def choose_series(where: object, found: Found, wanted: str | None) -> Series:
@@ -193,6 +194,11 @@ def listing(series: Iterable[Series]) -> str:
 
 def frames_of(path: Path, dataset: "Dataset") -> list[Frame]:
     """The slices that a file holds, whatever way it holds them."""
+    with refusing(path, "damaged DICOM header"):
+        return _frames_of(path, dataset)
+
+
+def _frames_of(path: Path, dataset: "Dataset") -> list[Frame]:
     if dataset.get("PerFrameFunctionalGroupsSequence"):
         return enhanced_frames(path, dataset)
     if frame_count(path, dataset) > 1:
@@ -214,16 +220,16 @@ def _series(stack: Stack, datasets: "dict[Path, Dataset]", notes: tuple[str, ...
     own = {path: datasets[path] for path in stack.files}
     first = next(iter(own.values()))
     return Series(
-        uid=str(first.get("SeriesInstanceUID", "")),
-        number="" if first.get("SeriesNumber") is None else str(first.SeriesNumber),
-        description=" ".join(str(first.get("SeriesDescription", "")).split()),
-        modality=str(first.get("Modality", "")),
+        uid=text(first, "SeriesInstanceUID"),
+        number=text(first, "SeriesNumber"),
+        description=" ".join(text(first, "SeriesDescription").split()),
+        modality=text(first, "Modality"),
         stack=stack,
         dtype=stored_type(first),
         stored_range=stored_range(first),
-        photometric=str(first.get("PhotometricInterpretation") or "MONOCHROME2"),
+        photometric=text(first, "PhotometricInterpretation") or "MONOCHROME2",
         padding=_padding(first),
-        patient_orientation=tuple(str(w) for w in (first.get("PatientOrientation") or ())),
+        patient_orientation=words(first, "PatientOrientation"),
         datasets=own,
         notes=notes,
     )
@@ -237,7 +243,7 @@ def _series_of(path: Path) -> tuple[str, str]:
     try:
         with refusing(path, "damaged"):
             found = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=wanted)
-            return str(found.get("SeriesInstanceUID", "")), str(found.get("SeriesNumber") or "")
+            return text(found, "SeriesInstanceUID"), text(found, "SeriesNumber")
     except NfopsError:
         return "", ""
 
@@ -255,8 +261,8 @@ def _distinctly_named(parts: list[Path | DicomFiles]) -> list[Path | DicomFiles]
 
 
 def _padding(dataset: "Dataset") -> tuple[float, ...]:
-    found = (dataset.get(word) for word in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
-    return tuple(float(value) for value in found if isinstance(value, int | float))
+    found = (number(dataset, word) for word in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    return tuple(value for value in found if value is not None)
 
 
 def _walk(folder: Path, is_deep: bool) -> Iterator[Path]:

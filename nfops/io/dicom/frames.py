@@ -8,12 +8,13 @@ import numpy as np
 
 from nfops.arrays import Array
 from nfops.errors import InputError
-from nfops.io.dicom.headers import PIXEL_KEYWORDS, number, numbers, words
+from nfops.io.dicom.elements import GE_COMPLEX, PIXEL_KEYWORDS, has, number, numbers, text, whole, words
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 SPACING_KEYWORDS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 NO_NUMBER = -1.0
 
 
@@ -57,17 +58,19 @@ class Frame:
 
 
 def refuse_unreadable(path: Path, dataset: "Dataset") -> None:
-    """Raise InputError for a file that holds no image, or one that cannot be a scan."""
-    if not has_pixels(dataset):
-        raise InputError(path, f"holds no image but {kind_of_document(dataset)}")
-    if int(dataset.Rows) < 1 or int(dataset.Columns) < 1:
-        raise InputError(path, f"corrupt size {dataset.Rows}x{dataset.Columns}")
+    """Raise InputError for a file that holds no scan: a report, marks on another image, a header without pixels."""
+    missing = what_is_missing(dataset)
+    if missing:
+        raise InputError(path, f"holds no image: {missing} ({kind_of_document(dataset)})")
 
 
-def has_pixels(dataset: "Dataset") -> bool:
-    """Whether a file holds an image at all."""
-    sizes = dataset.get("Rows"), dataset.get("Columns")
-    return all(isinstance(n, int) for n in sizes) and any(word in dataset for word in PIXEL_KEYWORDS)
+def what_is_missing(dataset: "Dataset") -> str:
+    """Why a file holds no scan, "" if it holds one."""
+    if text(dataset, "SOPClassUID") == SEGMENTATION:
+        return "it is a segmentation of another"
+    if min(whole(dataset, "Rows"), whole(dataset, "Columns")) < 1:
+        return "it has no rows and columns"
+    return "" if any(has(dataset, word) for word in PIXEL_KEYWORDS) else "its pixels are missing"
 
 
 def kind_of_document(dataset: "Dataset") -> str:
@@ -84,8 +87,8 @@ def plain_frame(path: Path, dataset: "Dataset") -> Frame:
     return Frame(
         path=path,
         index=0,
-        rows=int(dataset.Rows),
-        columns=int(dataset.Columns),
+        rows=whole(dataset, "Rows"),
+        columns=whole(dataset, "Columns"),
         position_mm=None if orientation is None else numbers(dataset, "ImagePositionPatient", 3),
         row_direction=row,
         column_direction=column,
@@ -95,7 +98,7 @@ def plain_frame(path: Path, dataset: "Dataset") -> Frame:
         intercept=intercept,
         kind=(*type_words(words(dataset, "ImageType")), *_complex_part(dataset), *_photometric(dataset)),
         order=_order(dataset),
-        instance=str(dataset.get("SOPInstanceUID", "")),
+        instance=text(dataset, "SOPInstanceUID"),
     )
 
 
@@ -144,12 +147,12 @@ def type_words(image_type: tuple[str, ...]) -> tuple[str, ...]:
 
 def _complex_part(dataset: "Dataset") -> tuple[str, ...]:
     """Magnitude, phase, real, imaginary: the standard's word for it, and GE's number."""
-    ge = dataset.get((0x0043, 0x102F))
-    return str(dataset.get("ComplexImageComponent", "")), "" if ge is None else str(ge.value)
+    ge = str(dataset[GE_COMPLEX].value) if GE_COMPLEX in dataset else ""
+    return text(dataset, "ComplexImageComponent"), ge
 
 
 def _photometric(dataset: "Dataset") -> tuple[str, ...]:
-    return str(dataset.get("PhotometricInterpretation", "")), str(dataset.get("SamplesPerPixel", 1))
+    return text(dataset, "PhotometricInterpretation"), str(whole(dataset, "SamplesPerPixel", 1))
 
 
 def _order(dataset: "Dataset") -> tuple[float, ...]:

@@ -4,9 +4,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from nfops.errors import InputError, NfopsError, NotFoundError
+from nfops.io.dicom.elements import wanted_tags
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -17,8 +18,6 @@ DEFERRED_BYTES = 4096
 
 FIRST_ELEMENTS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
 """How a file without preamble begins: group 2 or 8, in either byte order."""
-
-PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
 def looks_like_dicom(start: bytes) -> bool:
@@ -46,7 +45,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_header(path: Path) -> "Dataset":
-    """The data set of a file; long elements are read when they are asked for.
+    """The elements of a file that a scan is read by; long ones are read when they are asked for.
 
     Raises:
         InputError: not DICOM, or damaged so that its header cannot be read. NotFoundError: no such file.
@@ -54,11 +53,12 @@ def read_header(path: Path) -> "Dataset":
     import pydicom
 
     with refusing(path, "damaged DICOM header"):
-        dataset = pydicom.dcmread(path, force=True, defer_size=DEFERRED_BYTES)
+        tags = list(wanted_tags())
+        dataset = pydicom.dcmread(path, force=True, defer_size=DEFERRED_BYTES, specific_tags=tags)
         syntax = dataset.file_meta.get("TransferSyntaxUID")
         if syntax is not None and syntax.is_deflated:  # pydicom cannot go back to an element of a deflated stream
-            dataset = pydicom.dcmread(path, force=True)
-    if not len(dataset):
+            dataset = pydicom.dcmread(path, force=True, specific_tags=tags)
+    if not len(dataset) and not len(dataset.file_meta):
         raise InputError(path, "holds no DICOM elements", "copy it again")
     return dataset
 
@@ -84,31 +84,3 @@ def refusing(path: Path, what: str) -> Iterator[None]:
 
 def _in_short(error: Exception) -> str:
     return " ".join(str(error).split())[:160] or type(error).__name__
-
-
-def number(dataset: "Dataset", keyword: str) -> float | None:
-    """A finite number, or None where it is missing, empty or none."""
-    values = numbers(dataset, keyword, 1)
-    return None if values is None else values[0]
-
-
-def numbers(dataset: "Dataset", keyword: str, count: int) -> tuple[float, ...] | None:
-    """`count` finite numbers, or None where they are missing, too few or none."""
-    value = dataset.get(keyword)
-    if value is None or value == "":
-        return None
-    values: Any = [value] if isinstance(value, str | int | float) else value
-    try:
-        found = tuple(float(v) for v in values)
-    except (TypeError, ValueError):
-        return None
-    is_finite = all(abs(v) < float("inf") for v in found)
-    return found if len(found) >= count and is_finite else None
-
-
-def words(dataset: "Dataset", keyword: str) -> tuple[str, ...]:
-    """The values of a text element, () where there are none."""
-    value = dataset.get(keyword)
-    if value is None or value == "":
-        return ()
-    return (value,) if isinstance(value, str) else tuple(str(v) for v in value)

@@ -9,14 +9,14 @@ import numpy as np
 
 from nfops.arrays import Array
 from nfops.errors import InputError
+from nfops.io.dicom.elements import SIEMENS_COUNT, number, numbers, words
 from nfops.io.dicom.frames import Frame, plain_frame
-from nfops.io.dicom.headers import number, numbers, refusing, words
+from nfops.io.dicom.headers import refusing
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 UIH_CREATOR = "Image Private Header"
-SIEMENS_COUNT = (0x0019, 0x100A)
 
 
 def is_siemens_mosaic(dataset: "Dataset") -> bool:

@@ -9,8 +9,8 @@ import numpy as np
 
 from nfops.arrays import Array
 from nfops.errors import InputError
+from nfops.io.dicom.elements import number, numbers, text, words
 from nfops.io.dicom.frames import NO_NUMBER, Frame, directions, plain_frame, rescale, type_words
-from nfops.io.dicom.headers import number, numbers, words
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -87,13 +87,13 @@ def _frame_kind(frame_type: "Dataset | None", whole: Frame) -> tuple[str, ...]:
         return whole.kind
     return (
         *type_words(words(frame_type, "FrameType")),
-        str(frame_type.get("ComplexImageComponent", "")),
+        text(frame_type, "ComplexImageComponent"),
         *whole.kind[-2:],
     )
 
 
 def _stack(content: "Dataset | None") -> tuple[str, ...]:
-    return () if content is None else (str(content.get("StackID", "")),)
+    return () if content is None else (text(content, "StackID"),)
 
 
 def _frame_order(group: "Callable[[str], Dataset | None]") -> tuple[float, ...]:
