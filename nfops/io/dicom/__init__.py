@@ -1,0 +1,1 @@
+"""DICOM: series read as images, images written as derived series and segmentations."""
