@@ -32,7 +32,6 @@ from nfops.io import load_image
 from nfops.io.dicom.derived import DerivedOptions, refuse_series, save_series
 from nfops.io.dicom.quantising import choose_scale
 
-pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR")
 RESAMPLED = DerivedOptions("test", "resampled", is_same_contrast=True, is_same_unit=True)
 TRANSLATED = DerivedOptions("test", "translated", is_same_contrast=False, is_same_unit=False)
 REAL = (

@@ -14,8 +14,10 @@ from nfops.image import Image
 from nfops.io.dicom.content_uids import content_digest, uid_of
 from nfops.io.dicom.decimal_strings import decimal_string
 from nfops.io.dicom.derived_header import (
+    LONGEST_DESCRIPTION,
     MAKER,
     NOT_FOR_DIAGNOSIS,
+    cut,
     derived_series_number,
     set_body_part,
     set_equipment,
@@ -36,7 +38,6 @@ from nfops.io.publish import publishing_directory, refuse_directory
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-LONGEST_DESCRIPTION = 64
 LONGEST_DERIVATION = 1024
 WINDOW_PERCENT = (0.5, 99.5)
 
@@ -137,20 +138,10 @@ def _common_header(series: SourceSeries, options: DerivedOptions) -> tuple["Data
     set_modality(dataset, kind, series, is_same_contrast=options.is_same_contrast, is_hounsfield=is_hounsfield)
     number = options.series_number
     dataset.SeriesNumber = derived_series_number(series, options.series_index) if number is None else number
-    dataset.SeriesDescription = _cut(options.description, LONGEST_DESCRIPTION, "SeriesDescription", warnings)
-    dataset.DerivationDescription = _cut(options.derivation, LONGEST_DERIVATION, "DerivationDescription", warnings)
+    dataset.SeriesDescription = cut(options.description, LONGEST_DESCRIPTION, "SeriesDescription", warnings)
+    dataset.DerivationDescription = cut(options.derivation, LONGEST_DERIVATION, "DerivationDescription", warnings)
     dataset.ImageComments = NOT_FOR_DIAGNOSIS
     return dataset, tuple(warnings)
-
-
-def _cut(text: str, longest: int, name: str, warnings: list[str]) -> str:
-    """Within what the attribute holds, in bytes, as older readers count; a backslash would make it two values."""
-    text = " ".join(text.replace("\\", "/").split())
-    encoded = text.encode()
-    if len(encoded) <= longest:
-        return text
-    warnings.append(f"{name} was cut to {longest} bytes")
-    return encoded[:longest].decode(errors="ignore").rstrip()
 
 
 def _set_intensity(dataset: "Dataset", values: Array, scale: Scale) -> None:

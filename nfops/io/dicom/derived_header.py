@@ -47,6 +47,7 @@ ACQUISITION_EQUIPMENT = ("109101", "DCM", "Acquisition Equipment")
 PROCESSING_EQUIPMENT = ("109102", "DCM", "Processing Equipment")
 MAKER = "nfops"
 NOT_FOR_DIAGNOSIS = f"RESEARCH: made by nfops {__version__}, not for diagnostic use"
+LONGEST_DESCRIPTION = 64
 LARGEST_SERIES_NUMBER = 2**31 - 1
 
 
@@ -172,3 +173,17 @@ def set_times(dataset: "Dataset", made: datetime) -> None:
     for kind in ("Series", "Content", "InstanceCreation"):
         setattr(dataset, f"{kind}Date", date)
         setattr(dataset, f"{kind}Time", time)
+
+
+def cut(text: str, longest: int, name: str = "", warnings: list[str] | None = None) -> str:
+    """Within what an attribute holds, in bytes, as older readers count; a backslash would make it two values.
+
+    name: of the attribute, for the warning that is then added.
+    """
+    text = " ".join(text.replace("\\", "/").split())
+    encoded = text.encode()
+    if len(encoded) <= longest:
+        return text
+    if warnings is not None:
+        warnings.append(f"{name} was cut to {longest} bytes")
+    return encoded[:longest].decode(errors="ignore").rstrip()

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 IMPLEMENTATION_VERSION = "NFOPS"
 
 
-def write_part10(path: Path, header: "Dataset", pixels: bytes) -> None:
-    """Write a header and its 16-bit pixels as a file."""
+def write_part10(path: Path, header: "Dataset", pixels: bytes, pixel_vr: str = "OW") -> None:
+    """Write a header and its pixels as a file; `pixel_vr` is "OB" for pixels of less than 16 bits."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian
 
@@ -24,7 +24,7 @@ def write_part10(path: Path, header: "Dataset", pixels: bytes) -> None:
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = uid_of("implementation", "nfops")
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION
-    dataset.add_new("PixelData", "OW", pixels)
+    dataset.add_new("PixelData", pixel_vr, pixels)
     dataset.save_as(path, enforce_file_format=True)
 
 
