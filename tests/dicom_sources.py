@@ -142,4 +142,6 @@ def header(path: Path) -> Dataset:
     """A header, read whole; odd values of old files pass."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return pydicom.dcmread(path, stop_before_pixels=True)
+        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+        dataset.walk(lambda *_: None)  # pydicom looks at a value when it is first asked for
+        return dataset

@@ -1,5 +1,7 @@
 """Derived DICOM series: read back by others, filed by a PACS, accepted by dciodvfy (B50-B53, B55)."""
 
+import errno
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -155,9 +157,9 @@ def test_b50_whatever_changes_has_uids_of_its_own(tmp_path, ct):
 
 def test_b51_says_what_it_is(tmp_path, ct):
     options = DerivedOptions("é" * 70, "why\\not", False, False)
-    warnings = save_series(tmp_path / "out", ramp(oblique_grid()), ct, options)
+    told = save_series(tmp_path / "out", ramp(oblique_grid()), ct, options)
     headers = [header(path) for path in sorted((tmp_path / "out").iterdir())]
-    assert warnings == ("SeriesDescription was cut to 64 bytes",)
+    assert told == ("SeriesDescription was cut to 64 bytes",)
     assert [h.InstanceNumber for h in headers] == list(range(1, 8))
     assert list(headers[0].ImageType) == ["DERIVED", "SECONDARY", "AXIAL"]
     assert headers[0].SeriesNumber == 401
@@ -373,6 +375,16 @@ def test_c50_an_interruption_leaves_the_old_folder(tmp_path, ct, monkeypatch):
     assert uids(tmp_path / "out") == before
 
 
+def test_c48_a_full_disk_leaves_nothing(tmp_path, ct, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr("nfops.io.dicom.derived.write_part10", full)
+    with pytest.raises(OutputError, match="disk is full"):
+        save_series(tmp_path / "out", ramp(oblique_grid()), ct, RESAMPLED)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_c49_what_the_disk_changed_is_not_published(tmp_path, ct, monkeypatch):
     from nfops.io.dicom import part10
 
@@ -394,3 +406,41 @@ def test_derived_series_can_be_derived_from_again(tmp_path, ct):
     makers = [item.Manufacturer for item in written.ContributingEquipmentSequence]
     assert makers == ["ACME", "nfops", "nfops"]
     assert dciodvfy_errors(tmp_path / "two" / "0001.dcm") == []
+
+
+def test_b50_a_name_survives_every_character_set(tmp_path):
+    name, charset = "Müller^Jürgen", "ISO_IR 100"
+    sources = write_sources(tmp_path / "dcm", oblique_grid(), SpecificCharacterSet=charset, PatientName=name)
+    for description, expected in (("plain", charset), ("größer", "ISO_IR 192"), ("小", "ISO_IR 192")):
+        options = DerivedOptions(description, "resampled", True, True)
+        save_series(tmp_path / description, ramp(oblique_grid()), sources, options)
+        written = header(tmp_path / description / "0001.dcm")
+        assert (str(written.PatientName), written.SeriesDescription) == (name, description)
+        assert written.SpecificCharacterSet == expected
+        assert dciodvfy_errors(tmp_path / description / "0001.dcm") == []
+
+
+def test_b45_odd_values_are_kept_to_themselves(tmp_path, capfd):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        odd = {"PatientBirthDate": "secret", "PatientSex": "0", "BodyPartExamined": "the head", "StudyID": "S" * 40}
+        sources = write_sources(tmp_path / "dcm", oblique_grid(), **odd, TimezoneOffsetFromUTC="?")
+    save_series(tmp_path / "out", ramp(oblique_grid()), sources, RESAMPLED)  # a warning would be an error here
+    written = header(tmp_path / "out" / "0001.dcm")
+    assert not written.PatientBirthDate
+    assert not written.PatientSex
+    assert written.StudyID == "S" * 40  # a PACS files by it
+    assert "secret" not in "".join(capfd.readouterr())
+
+
+def test_b53_unknown_loss_is_still_loss(tmp_path):
+    sources = write_sources(tmp_path / "dcm", oblique_grid(), LossyImageCompression="01")
+    save_series(tmp_path / "out", ramp(oblique_grid()), sources, RESAMPLED)
+    assert header(tmp_path / "out" / "0001.dcm").LossyImageCompression == "01"
+
+
+def test_b52_a_mosaic_keeps_its_thickness(tmp_path, shared_data):
+    image, sources = real_series(shared_data, "siemens_mosaic_ax")
+    save_series(tmp_path / "out", image, sources, RESAMPLED)
+    written = header(tmp_path / "out" / "0001.dcm")
+    assert (written.SliceThickness, written.SpacingBetweenSlices) == (3, pytest.approx(3.6))

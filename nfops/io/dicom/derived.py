@@ -163,7 +163,7 @@ def _headers(common: "Dataset", series: SourceSeries, stack: SliceStack) -> list
     from pydicom.dataset import Dataset
 
     planes = source_planes(series)
-    thickness = kept_thickness_mm(planes, stack)
+    thickness = kept_thickness_mm(series, planes, stack)
     headers = []
     for index, contributing in enumerate(contributing_planes(planes, stack)):
         header = Dataset()

@@ -1,6 +1,7 @@
 """What every object that nfops derives says: whose study it is, who made it, and that it is not for diagnosis."""
 
 import copy
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING
@@ -8,10 +9,10 @@ from typing import TYPE_CHECKING
 from nfops import __version__
 from nfops.io.dicom.content_uids import uid_of
 from nfops.io.dicom.source_planes import code_item
-from nfops.io.dicom.source_series import SourceSeries
+from nfops.io.dicom.source_series import LOSSY_METHODS, SourceSeries, transfer_syntax
+from nfops.io.dicom.valid_values import is_valid
 
 if TYPE_CHECKING:
-    from pydicom.dataelem import DataElement
     from pydicom.dataset import Dataset
 
 PATIENT = (
@@ -55,7 +56,7 @@ def copy_agreed(dataset: "Dataset", series: SourceSeries, keywords: Iterable[str
     """Copy what all sources agree on; what differs between them is true of none of the slices made from them."""
     for keyword in keywords:
         value = series.agreed(keyword)
-        if value is not None:
+        if value is not None and is_valid(keyword, value):
             setattr(dataset, keyword, value)
 
 
@@ -70,28 +71,10 @@ def set_subject(dataset: "Dataset", series: SourceSeries, texts: Iterable[str]) 
     if charset:
         dataset.SpecificCharacterSet = charset
     for keyword in (*PATIENT, *STUDY):
-        if keyword in series.first and (keyword in MATCHED or _is_valid(series.first[keyword])):
+        if keyword in series.first and (keyword in MATCHED or is_valid(keyword, series.first[keyword].value)):
             dataset[keyword] = copy.deepcopy(series.first[keyword])
         elif keyword in EMPTY_IF_UNKNOWN:
             setattr(dataset, keyword, None)
-
-
-def _is_valid(element: "DataElement") -> bool:
-    """Whether a value is one that its attribute may have; an age of "0Y" or a sex of "0" is not handed on."""
-    from pydicom.config import RAISE
-    from pydicom.valuerep import validate_value
-
-    if element.VR == "SQ":
-        return True
-    if element.keyword == "PatientSex":
-        return element.value in (None, "", "M", "F", "O")
-    values = element.value if element.VM > 1 else [element.value]
-    try:
-        for value in values:
-            validate_value(element.VR, value if value is None else str(value), RAISE)
-    except ValueError:
-        return False
-    return True
 
 
 def set_body_part(dataset: "Dataset", series: SourceSeries) -> None:
@@ -143,6 +126,9 @@ def set_lossy_history(dataset: "Dataset", series: SourceSeries) -> None:
         copy_agreed(dataset, series, ("LossyImageCompression",))
         return
     dataset.LossyImageCompression = "01"
+    method = LOSSY_METHODS.get(transfer_syntax(series.first))
+    if method:
+        dataset.LossyImageCompressionMethod = method
     for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
         found = [header[keyword].value for header in series.headers if header.get(keyword)]
         if found:
@@ -151,20 +137,20 @@ def set_lossy_history(dataset: "Dataset", series: SourceSeries) -> None:
 
 def derived_series_number(series: SourceSeries, index: int) -> int:
     """The source's number times 100 plus `index` (B51), `index` alone where that is too large."""
-    number = int(series.agreed("SeriesNumber") or 0) * 100 + index
+    number = int(series.first.get("SeriesNumber") or 0) * 100 + index
     return number if 0 <= number <= LARGEST_SERIES_NUMBER else index
 
 
 def time_of_making(series: SourceSeries, made: datetime | None) -> datetime:
     """`made` or now, on the clock that the sources' dates are on."""
     made = made or datetime.now(UTC)
-    offset = str(series.first.get("TimezoneOffsetFromUTC") or "")
+    offset = re.fullmatch(r"([+-])([01]\d)([0-5]\d)", str(series.first.get("TimezoneOffsetFromUTC") or ""))
     if made.tzinfo is None:
         return made
-    if len(offset) != 5:
+    if not offset:
         return made.astimezone()
-    minutes = int(offset[1:3]) * 60 + int(offset[3:])
-    return made.astimezone(timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)))
+    away = timedelta(hours=int(offset[2]), minutes=int(offset[3]))
+    return made.astimezone(timezone(-away if offset[1] == "-" else away))
 
 
 def set_times(dataset: "Dataset", made: datetime) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nfops.arrays import Array
+from nfops.errors import InputError
 from nfops.io.dicom.slice_geometry import SliceStack
 from nfops.io.dicom.source_series import SourceSeries
 
@@ -37,7 +38,7 @@ def source_planes(series: SourceSeries) -> list[SourcePlane]:
         shared = (header.get("SharedFunctionalGroupsSequence") or (None,))[0]
         if frames:
             planes += [_plane(header, n, [group, shared]) for n, group in enumerate(frames, 1)]
-        elif set(UNFOLDED_TYPES) & set(header.get("ImageType") or ()):
+        elif _holds_a_volume(header):
             planes.append(SourcePlane(header, None, None))
         else:
             planes.append(_plane(header, None, []))
@@ -64,14 +65,24 @@ def contributing_planes(planes: Sequence[SourcePlane], stack: SliceStack) -> lis
     return chosen
 
 
-def kept_thickness_mm(planes: Sequence[SourcePlane], stack: SliceStack) -> float:
+def _holds_a_volume(header: "Dataset") -> bool:
+    """A mosaic, or a classic multi-frame image (NM, US), which says where its first frame is at most."""
+    is_mosaic = bool(set(UNFOLDED_TYPES) & set(header.get("ImageType") or ()))
+    return is_mosaic or int(header.get("NumberOfFrames") or 1) > 1
+
+
+def kept_thickness_mm(series: SourceSeries, planes: Sequence[SourcePlane], stack: SliceStack) -> float:
     """The sources' slice thickness where the slices are still theirs, the distance of the slices elsewhere (B52).
 
     They are where every slice lies on a source plane, and planes and slices are equally many: then a gap or an
     overlap between slices is still there, which resampling closes.
     """
     thickness = {plane.thickness_mm for plane in planes}
-    if len(thickness) != 1 or None in thickness or any(plane.corners_mm is None for plane in planes):
+    if any(plane.corners_mm is None for plane in planes):
+        spacing, thick = series.agreed("SpacingBetweenSlices"), series.agreed("SliceThickness")
+        is_theirs = bool(spacing and thick) and abs(float(spacing) - stack.spacing_mm[2]) < LEAST_OVERLAP * spacing
+        return float(thick) if is_theirs else stack.spacing_mm[2]
+    if len(thickness) != 1 or None in thickness:
         return stack.spacing_mm[2]
     corners = np.array([plane.corners_mm for plane in planes])
     along = corners @ stack.normal
@@ -115,8 +126,10 @@ def _plane(header: "Dataset", frame: int | None, groups: list[Any]) -> SourcePla
     cosines = _geometry(header, groups, "PlaneOrientationSequence", "ImageOrientationPatient")
     pixel = _geometry(header, groups, "PixelMeasuresSequence", "PixelSpacing")
     thickness = _geometry(header, groups, "PixelMeasuresSequence", "SliceThickness")
-    if position is None or cosines is None or pixel is None:
+    if position is None or cosines is None or pixel is None or "Rows" not in header or "Columns" not in header:
         return SourcePlane(header, frame, None)
+    if (position.size, cosines.size, pixel.size) != (3, 6, 2):
+        raise InputError("DICOM", "a source has a position, an orientation or a pixel spacing of the wrong length")
     across, down = cosines[:3], cosines[3:]
     normal = np.cross(across, down)
     columns, rows = np.array([-0.5, header.Columns - 0.5]), np.array([-0.5, header.Rows - 0.5])

@@ -14,10 +14,15 @@ if TYPE_CHECKING:
 
 NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 SAME_IN_ALL = ("StudyInstanceUID", "PatientID", "FrameOfReferenceUID", "SOPClassUID")
-LOSSY_SYNTAXES = (
-    *("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81"),
-    *("1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.93", "1.2.840.10008.1.2.4.203"),
-)
+LOSSY_METHODS = {
+    "1.2.840.10008.1.2.4.50": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.51": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.81": "ISO_14495_1",
+    "1.2.840.10008.1.2.4.91": "ISO_15444_1",
+    "1.2.840.10008.1.2.4.93": "ISO_15444_1",
+    "1.2.840.10008.1.2.4.203": "ISO_15444_15",
+}
+"""Transfer syntaxes that may lose something, and what Lossy Image Compression Method calls them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,5 +113,9 @@ def _values(header: "Dataset", keyword: str) -> Iterator[Any]:
 
 
 def _is_lossy(header: "Dataset") -> bool:
-    syntax = str(getattr(header.file_meta, "TransferSyntaxUID", ""))
-    return header.get("LossyImageCompression") == "01" or syntax in LOSSY_SYNTAXES
+    return header.get("LossyImageCompression") == "01" or transfer_syntax(header) in LOSSY_METHODS
+
+
+def transfer_syntax(header: "Dataset") -> str:
+    """The UID of how the file's pixels are encoded."""
+    return str(header.file_meta.get("TransferSyntaxUID", ""))
