@@ -29,7 +29,7 @@ from hypothesis.extra.numpy import arrays
 
 from nfops.errors import InputError, NotFoundError, OutputError, ResultError, UsageError
 from nfops.grid import Grid
-from nfops.image import Image
+from nfops.image import Header, Image
 from nfops.io import load_image
 from nfops.io.dicom.derived import DerivedOptions, refuse_series, save_series
 from nfops.io.dicom.quantising import choose_scale
@@ -323,6 +323,19 @@ def test_b24_what_cannot_be_written_leaves_nothing(tmp_path, ct):
         with pytest.raises(error):
             save_series(tmp_path / "out", image, ct, RESAMPLED)
         assert list(tmp_path.iterdir()) == []
+
+
+def test_b51_a_guessed_position_is_not_stated(tmp_path, ct):
+    picture = ramp(oblique_grid().with_shape((12, 10, 1)))
+    guessed = Image(picture.values, picture.grid, Header(is_oriented=False))
+    with pytest.raises(UsageError, match="positions"):
+        save_series(tmp_path / "out", guessed, ct, RESAMPLED)
+    sources = write_sources(tmp_path / "dcm", guessed.grid, US)
+    save_series(tmp_path / "out", guessed, sources, RESAMPLED)
+    written = header(tmp_path / "out" / "0001.dcm")
+    assert not {"ImagePositionPatient", "ImageOrientationPatient", "FrameOfReferenceUID"} & set(written.dir())
+    np.testing.assert_allclose(list(map(float, written.PixelSpacing)), guessed.grid.spacing_mm[[1, 0]])
+    assert dciodvfy_errors(tmp_path / "out" / "0001.dcm") == []
 
 
 def test_b50_sources_must_be_one_series(tmp_path, ct):

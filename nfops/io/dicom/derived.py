@@ -27,10 +27,10 @@ from nfops.io.dicom.derived_header import (
     set_times,
     time_of_making,
 )
-from nfops.io.dicom.modality_modules import CT, PET, image_kind, set_modality
+from nfops.io.dicom.modality_modules import CT, MR, PET, image_kind, set_modality
 from nfops.io.dicom.part10 import read_back, write_part10
 from nfops.io.dicom.quantising import Scale, choose_scale
-from nfops.io.dicom.slice_geometry import SliceStack, set_geometry, slice_stack
+from nfops.io.dicom.slice_geometry import SliceStack, remove_place, set_geometry, slice_stack
 from nfops.io.dicom.source_planes import contributing_planes, kept_thickness_mm, source_image_items, source_planes
 from nfops.io.dicom.source_series import SourceSeries, read_sources
 from nfops.io.publish import publishing_directory, refuse_directory
@@ -77,7 +77,8 @@ def refuse_series(folder: Path, sources: Sequence[Path], force: bool) -> None:
 def save_series(folder: Path, image: Image, sources: Sequence[Path], options: DerivedOptions) -> tuple[str, ...]:
     """Write an image as `folder`/0001.dcm, 0002.dcm..., whole or not at all; returns warnings.
 
-    image: one channel (1, I, J, K), any orientation, right angles; slices lie along k, rows along j. sources: the
+    image: one channel (1, I, J, K), any orientation, right angles; slices lie along k, rows along j; without a
+    known position (an X-ray picture) only as Secondary Capture, which then states none. sources: the
     DICOM files it came from, in any order: slices, mosaics or multi-frame. int16 with a slope, explicit VR little
     endian. UIDs are functions of the content, so that the same run again gives the same objects; only the times of
     making may then differ.
@@ -95,10 +96,15 @@ def save_series(folder: Path, image: Image, sources: Sequence[Path], options: De
     series = read_sources(sources)
     values = stack.slices(image.values[0])
     kind = image_kind(series, options.modality)
+    if kind in (CT, MR, PET) and not image.header.is_oriented:
+        raise UsageError(folder, f"a {kind.modality} series needs positions, and the image has none", "write .nii.gz")
     scale = choose_scale(values, is_intercept_zero=kind is PET)
     common, warnings = _common_header(series, options)
     _set_intensity(common, values, scale)
     headers = _headers(common, series, stack)
+    if not image.header.is_oriented:
+        for header in headers:
+            remove_place(header)
     _write(folder, headers, values, scale, options)
     return warnings
 

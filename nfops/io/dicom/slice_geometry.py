@@ -13,6 +13,10 @@ from nfops.io.dicom.decimal_strings import decimal_string, decimal_strings
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+PLACE = (
+    *("ImagePositionPatient", "ImageOrientationPatient", "SliceLocation", "SliceThickness", "SpacingBetweenSlices"),
+    *("FrameOfReferenceUID", "PositionReferenceIndicator"),
+)
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -79,6 +83,13 @@ def set_geometry(dataset: "Dataset", stack: SliceStack, index: int, thickness_mm
     dataset.SliceThickness = decimal_string(thickness_mm)
     dataset.SpacingBetweenSlices = decimal_string(stack.spacing_mm[2])
     dataset.SliceLocation = decimal_string(float(stack.positions_mm[index] @ stack.normal))
+
+
+def remove_place(dataset: "Dataset") -> None:
+    """Leave only the size of the pixels: a position that was guessed must not look like one that was measured."""
+    for keyword in PLACE:
+        if keyword in dataset:
+            delattr(dataset, keyword)
 
 
 def _orthonormal(columns: Array) -> Array:
