@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from nfops.grid import Grid
 from nfops.image import Image
 
-CT, MR, PET, US = (f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "4", "128", "6.1"))
+CT, MR, PET, US, DX = (f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "4", "128", "6.1", "1.1"))
 KINDS = {
     CT: {"Modality": "CT", "KVP": "120", "RescaleType": "HU", "ConvolutionKernel": "B30f"},
     MR: {
@@ -29,6 +29,7 @@ KINDS = {
         "CorrectedImage": ["ATTN", "DECY"],
     },
     US: {"Modality": "US"},
+    DX: {"Modality": "DX"},
 }
 
 

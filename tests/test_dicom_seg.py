@@ -3,11 +3,11 @@
 import highdicom
 import numpy as np
 import pytest
-from dicom_sources import CT, MR, PET, US, dciodvfy_errors, header, oblique_grid, series_files, write_sources
+from dicom_sources import CT, DX, MR, PET, US, dciodvfy_errors, header, oblique_grid, series_files, write_sources
 
 from nfops.errors import InputError, OutputError, ResultError, UsageError
 from nfops.grid import Grid
-from nfops.image import Image
+from nfops.image import Header, Image
 from nfops.io import load_image
 from nfops.io.dicom.segmentation import SegmentationOptions, save_segmentation
 
@@ -173,6 +173,21 @@ def test_b54_what_is_no_label_leaves_nothing(tmp_path):
     with pytest.raises(InputError):
         save_segmentation(tmp_path / "seg.dcm", image, [tmp_path / "dcm" / "text"], NAMES, OPTIONS)
     assert [path.name for path in tmp_path.iterdir()] == ["dcm"]
+
+
+def test_b54_a_picture_without_a_position(tmp_path):
+    grid = oblique_grid().with_shape((12, 10, 1))
+    sources = write_sources(tmp_path / "dcm", grid, DX)
+    labels = labels_on(grid)
+    picture = Image(labels.values, grid, Header(is_oriented=False))
+    save_segmentation(tmp_path / "seg.dcm", picture, sources, NAMES, OPTIONS)
+    written = header(tmp_path / "seg.dcm")
+    assert "FrameOfReferenceUID" not in written
+    segments = highdicom.seg.segread(tmp_path / "seg.dcm").get_pixels_by_source_instance(
+        [header(sources[0]).SOPInstanceUID], combine_segments=True, ignore_spatial_locations=True
+    )
+    np.testing.assert_array_equal(segments[0].T, np.searchsorted([0, 2, 7], labels.values[0, ..., 0]))
+    assert dciodvfy_errors(tmp_path / "seg.dcm") == []
 
 
 def test_b54_no_voxel_at_all_is_a_result(tmp_path):

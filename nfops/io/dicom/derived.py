@@ -99,7 +99,7 @@ def save_series(folder: Path, image: Image, sources: Sequence[Path], options: De
     if kind in (CT, MR, PET) and not image.header.is_oriented:
         raise UsageError(folder, f"a {kind.modality} series needs positions, and the image has none", "write .nii.gz")
     scale = choose_scale(values, is_intercept_zero=kind is PET)
-    common, warnings = _common_header(series, options)
+    common, warnings = _common_header(series, options, image.header.is_oriented)
     _set_intensity(common, values, scale)
     headers = _headers(common, series, stack)
     if not image.header.is_oriented:
@@ -126,7 +126,9 @@ def is_derived_folder(folder: Path) -> bool:
     return True
 
 
-def _common_header(series: SourceSeries, options: DerivedOptions) -> tuple["Dataset", tuple[str, ...]]:
+def _common_header(
+    series: SourceSeries, options: DerivedOptions, is_oriented: bool
+) -> tuple["Dataset", tuple[str, ...]]:
     """What all slices share, and warnings."""
     from pydicom.dataset import Dataset
 
@@ -134,7 +136,8 @@ def _common_header(series: SourceSeries, options: DerivedOptions) -> tuple["Data
     warnings: list[str] = []
     made = time_of_making(series, options.made)
     set_subject(dataset, series, (options.description, options.derivation))
-    warnings += set_frame_of_reference(dataset, series)
+    if is_oriented:
+        warnings += set_frame_of_reference(dataset, series)
     set_equipment(dataset, series, made)
     set_lossy_history(dataset, series)
     set_times(dataset, made)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from nfops.io.dicom.content_uids import uid_of
 from nfops.io.dicom.derived_header import EMPTY_IF_UNKNOWN, set_frame_of_reference
-from nfops.io.dicom.modality_modules import MR
-from nfops.io.dicom.slice_geometry import SliceStack, set_geometry
+from nfops.io.dicom.modality_modules import MR, SECONDARY_CAPTURE
+from nfops.io.dicom.slice_geometry import SliceStack, remove_place, set_geometry
 from nfops.io.dicom.source_planes import contributing_planes, source_image_items, source_planes
 from nfops.io.dicom.source_series import SourceSeries
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 
-def reference_images(series: SourceSeries, stack: SliceStack) -> list["Dataset"]:
+def reference_images(series: SourceSeries, stack: SliceStack, is_oriented: bool) -> list["Dataset"]:
     """Stand-ins for highdicom: headers of single-frame images, one on each slice, of a patient without a name.
 
     The patient's own name stays out of highdicom's hands, whose warnings quote what they find odd in it (B45).
@@ -31,11 +31,15 @@ def reference_images(series: SourceSeries, stack: SliceStack) -> list["Dataset"]
         for keyword in EMPTY_IF_UNKNOWN:
             setattr(image, keyword, None)
         image.StudyInstanceUID = series.first.StudyInstanceUID
-        set_frame_of_reference(image, series)
-        image.SOPClassUID, image.Modality = MR.sop_class, MR.modality
+        image.SOPClassUID, image.Modality = (MR.sop_class if is_oriented else SECONDARY_CAPTURE), MR.modality
         image.SOPInstanceUID = uid_of("stand-in", str(index))
         image.SeriesInstanceUID, image.InstanceNumber = series.first.SeriesInstanceUID, index + 1
         set_geometry(image, stack, index, stack.spacing_mm[2])
+        if is_oriented:
+            set_frame_of_reference(image, series)
+        else:
+            remove_place(image)
+            del image.PixelSpacing  # readers want it only with a slice thickness, and a picture has none
         images.append(image)
     return images
 

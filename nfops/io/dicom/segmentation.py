@@ -70,13 +70,14 @@ def save_segmentation(
     """Write labels as one DICOM SEG file of binary segments, whole or not at all; returns warnings.
 
     image: one channel of whole numbers, 0 for background, any orientation, right angles, on any grid in the
-    sources' space. sources: the DICOM files that it was made from: slices, mosaics or multi-frame. labels: the
-    names of the labels; segments are numbered 1, 2... in the order of their labels. UIDs are functions of the content.
+    sources' space; a single slice may be without a position (an X-ray picture). sources: the DICOM files that it
+    was made from: slices, mosaics or multi-frame. labels: the names of the labels; segments are numbered 1, 2... in
+    the order of their labels. UIDs are functions of the content; only the times of making may then differ.
 
     Raises:
-        UsageError: several channels, a sheared grid, no sources, no name for any label. NotFoundError, InputError:
-        sources that are not there, or not one series. ResultError: values that are no labels. OutputError: the file
-        exists (without `force`), is one of the sources, or cannot be written.
+        UsageError: several channels, a sheared grid, several slices without a position, no sources, no name for
+        any label. NotFoundError, InputError: sources that are not there, or not one series. ResultError: values that
+        are no labels. OutputError: the file exists (without `force`), is one of the sources, or cannot be written.
     """
     if image.channels != 1:
         raise UsageError(
@@ -85,9 +86,12 @@ def save_segmentation(
     stack = slice_stack(image.grid, path)
     refuse_existing([path], sources, options.force)
     series = read_sources(sources)
+    if stack.shape[2] > 1 and not image.header.is_oriented:
+        raise UsageError(path, "a segmentation of several slices needs positions, and the image has none")
     values = stack.slices(image.values[0])
     names, warnings = _names(path, values, labels)
-    header, found = _header(series, stack, _segment_numbers(values, names), names, options)
+    numbers = _segment_numbers(values, names)
+    header, found = _header(series, stack, numbers, names, options, is_oriented=image.header.is_oriented)
     pixels = header["PixelData"].value
     del header.PixelData
     digest = content_digest([header], [pixels], options.settings)
@@ -123,13 +127,19 @@ def _segment_numbers(values: Array, names: Mapping[int, str]) -> Array:
 
 
 def _header(
-    series: SourceSeries, stack: SliceStack, numbers: Array, names: Mapping[int, str], options: SegmentationOptions
+    series: SourceSeries,
+    stack: SliceStack,
+    numbers: Array,
+    names: Mapping[int, str],
+    options: SegmentationOptions,
+    *,
+    is_oriented: bool,
 ) -> tuple["Dataset", list[str]]:
     """The whole object without UIDs of its own, and warnings."""
     from pydicom.dataset import Dataset
 
     warnings: list[str] = []
-    references = reference_images(series, stack)
+    references = reference_images(series, stack, is_oriented)
     made = _by_highdicom(references, numbers, names, options)
     dataset = Dataset()
     dataset.update(made)
@@ -139,7 +149,10 @@ def _header(
     _set_dimension_uid(dataset, "2.25.0")
     moment = time_of_making(series, options.made)
     set_subject(dataset, series, (options.description, options.algorithm, *names.values()))
-    warnings += set_frame_of_reference(dataset, series)
+    if is_oriented:
+        warnings += set_frame_of_reference(dataset, series)
+    else:
+        dataset.PatientOrientation = None
     library = made.ContributingEquipmentSequence[-1]
     set_equipment(dataset, series, moment)
     dataset.ContributingEquipmentSequence.append(library)
