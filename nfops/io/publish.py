@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 from nfops.errors import OutputError
 
@@ -23,6 +24,9 @@ REASONS = {
 }
 NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 LONGEST_NAME = 230
+
+Marker: TypeAlias = str | Callable[[Path], bool]
+"""What tells a directory that nfops may replace: a file of this name in it, or a look at the whole of it."""
 
 
 def refuse_existing(outputs: Iterable[Path], inputs: Iterable[Path] = (), force: bool = False) -> None:
@@ -64,11 +68,11 @@ def publishing(target: Path, force: bool = False, verify: Callable[[Path], None]
 
 
 @contextmanager
-def publishing_directory(target: Path, force: bool = False, marker: str = "manifest.json") -> Iterator[Path]:
+def publishing_directory(target: Path, force: bool = False, marker: Marker = "manifest.json") -> Iterator[Path]:
     """Yield a temporary directory beside `target`; at the end of the block it becomes `target`.
 
-    With `force` an existing directory is replaced, but only an empty one or one that holds a file named `marker`:
-    a mistyped name must not delete a folder of something else.
+    With `force` an existing directory is replaced, but only an empty one or one that `marker` tells to be
+    of the same kind: a mistyped name must not delete a folder of something else.
     """
     refuse_directory(target, force, marker)
     with _explaining(target):
@@ -102,7 +106,7 @@ def _refuse_target(target: Path, force: bool) -> None:
         raise OutputError(target, "exists already", "use --force to replace it")
 
 
-def refuse_directory(target: Path, force: bool, marker: str = "manifest.json") -> None:
+def refuse_directory(target: Path, force: bool, marker: Marker = "manifest.json") -> None:
     """Raise OutputError for a directory that `publishing_directory` could not publish."""
     if not target.parent.is_dir():
         raise OutputError(target.parent, "no such directory", "create it first")
@@ -112,8 +116,13 @@ def refuse_directory(target: Path, force: bool, marker: str = "manifest.json") -
         raise OutputError(target, "exists already", "use --force to replace it")
     if target.is_symlink() or not target.is_dir():
         raise OutputError(target, "is not a directory", "remove it first")
-    if any(target.iterdir()) and not (target / marker).is_file():
-        raise OutputError(target, f"is a directory without {marker} and is not replaced", "choose another name")
+    if any(target.iterdir()) and not _is_ours(target, marker):
+        without = f" without {marker}" if isinstance(marker, str) else " of something else"
+        raise OutputError(target, f"is a directory{without} and is not replaced", "choose another name")
+
+
+def _is_ours(directory: Path, marker: Marker) -> bool:
+    return (directory / marker).is_file() if isinstance(marker, str) else marker(directory)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
