@@ -235,14 +235,20 @@ def test_a10_a_sidecar_of_a_batch_names_no_other_scan(blobs, here):
     assert "b3.png" not in text
 
 
-def test_an_output_whose_sidecar_cannot_be_written_is_withdrawn(blobs, here, monkeypatch):
+@pytest.mark.parametrize("words", [(), ("--force",)])
+def test_where_the_sidecar_cannot_be_written_there_is_no_new_output_and_the_old_one_stays(
+    blobs, here, monkeypatch, words
+):
     def full(*_args):
         raise OSError(errno.ENOSPC, "No space left on device", "m.json")
 
+    if words:
+        (here / "m.png").write_bytes(b"old")
     monkeypatch.setattr("nfops.io.sidecar.write_sidecar", full)
-    ran = nfops("apply", *blobs.options(), blobs.data / "images" / "b3.png", "--out", "m.png")
+    ran = nfops("apply", *blobs.options(), blobs.data / "images" / "b3.png", "--out", "m.png", *words)
     assert (ran.code, ran.err) == (5, "nfops apply: error: m.json: cannot write: No space left on device\n")
-    assert names() == []
+    assert names() == (["m.png"] if words else [])
+    assert not words or (here / "m.png").read_bytes() == b"old"
 
 
 def test_json_describes_the_output(shades, scan, here):

@@ -92,7 +92,7 @@ def save(path: Path, image: Image, options: SaveOptions) -> tuple[str, ...]:
     pixels, notes = _to_pixels(path, image.values[..., 0].transpose(2, 1, 0), dtype, options.mask_255)
     pixels = np.ascontiguousarray(pixels[..., 0] if image.channels == 1 else pixels)
     spacing = image.grid.spacing_mm
-    with publishing(path, options.force, lambda written: _check(written, pixels)) as temporary:
+    with publishing(path, options.force, lambda written: _check(written, pixels), options.together) as temporary:
         pillow.fromarray(pixels).save(temporary, **save_settings(temporary, (float(spacing[0]), float(spacing[1]))))
     return notes
 

@@ -13,7 +13,7 @@ from nfops import __version__
 from nfops.errors import OutputError
 from nfops.grid import Grid
 from nfops.io.formats import output_stem
-from nfops.io.publish import publishing
+from nfops.io.publish import Together, publishing
 
 BLOCK = 1 << 20
 
@@ -74,11 +74,11 @@ def refuse_foreign_sidecar(output: Path) -> None:
         )
 
 
-def write_sidecar(output: Path, record: Provenance, force: bool = False) -> Path:
+def write_sidecar(output: Path, record: Provenance, force: bool = False, together: Together | None = None) -> Path:
     """Write the sidecar of an output, whole or not at all; OutputError if it exists and `force` is not set."""
     path = sidecar_path(output)
     text = json.dumps(document(record, output), indent=2, ensure_ascii=False, allow_nan=False)
-    with publishing(path, force) as temporary:
+    with publishing(path, force, together=together) as temporary:
         temporary.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
     return path
 
