@@ -45,7 +45,7 @@ def refuse_existing(outputs: Iterable[Path], inputs: Iterable[Path] = (), force:
 
 
 class Together:
-    """Files that are complete, each under a temporary name, and wait for the last of them: see `publishing_together`."""
+    """Complete files under temporary names, which wait for the last of them: see `publishing_together`."""
 
     def __init__(self) -> None:
         self.waiting: dict[Path, Path] = {}
