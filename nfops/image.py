@@ -18,6 +18,7 @@ class Header:
     1 scanner, 2 aligned, 3 Talairach, 4 MNI). unit_mm: millimetres per unit of the file's affine.
     time_step: size of a step along the fourth axis and its NIfTI unit code. slice_axis: the file's own word
     for which axis counts slices. intent: (code, name). columns: the names in a signal file, that of its axis first.
+    comments: free text of a NIfTI file.
     is_oriented: the position is the file's, not a guess.
     """
 
@@ -32,6 +33,7 @@ class Header:
     slice_axis: int | None = None
     intent: tuple[int, str] = (0, "")
     columns: tuple[str, ...] = ()
+    comments: tuple[bytes, ...] = ()
     is_colour: bool = False
     warnings: tuple[str, ...] = field(default=())
 

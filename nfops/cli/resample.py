@@ -96,12 +96,15 @@ def command(session: Session, source: Path, out: Path, method: str, **options: A
 
 @dataclass(frozen=True, eq=False)
 class _Field:
-    """The bundle that --method field reads through, the device it computes on, and how its recipe's pictures lie."""
+    """The bundle that --method field reads through, the device it computes on, how its recipe's pictures lie,
+    and what a sidecar says of the recipe.
+    """
 
     folder: Path
     bundle: "Bundle"
     device: str
     pictures: "PictureFrame"
+    recipe: dict[str, str]
 
 
 def _check_options(session: Session, method: str, options: dict[str, Any]) -> None:
@@ -144,7 +147,7 @@ def _open_field(session: Session, options: dict[str, Any]) -> _Field:
         raise BundleError(places.recipe.name, f"no trained bundle at {places.bundle}", places.how_to_train())
     bundle = load_bundle(places.bundle)
     device = open_engine(bundle, session.device).device
-    return _Field(places.bundle, bundle, device, places.pictures(options["pixel_mm"]))
+    return _Field(places.bundle, bundle, device, places.pictures(options["pixel_mm"]), places.recorded())
 
 
 def _pictures(pixel_mm: tuple[float, float] | None) -> "PictureFrame":
@@ -173,8 +176,12 @@ def _resample_one(
         record["recipe"] = {"method": method, "fill": options["fill"]}
     else:
         drawn = _through_field(session, job, image, grid, field)
-        record["recipe"] = {"method": method, "name": field.bundle.name}
-        record |= {"bundle_sha256": field.bundle.digest, "device": field.device}
+        record["recipe"] = {"method": method, **field.recipe}
+        record |= {
+            "bundle_sha256": field.bundle.digest,
+            "device": field.device,
+            "seed": field.bundle.recipe.get("seed"),
+        }
     drawn = on_reference(drawn, like)
     for warning in drawn.header.warnings:
         say(session, f"{job.source}: warning: {warning}")

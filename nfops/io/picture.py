@@ -1,5 +1,6 @@
 """PNG and TIFF: single pictures of grey or RGB values, i along a row, j down a column, one slice."""
 
+import struct
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 GREY_MODES = {"1": "uint8", "L": "uint8", "I;16": "uint16", "I;16B": "uint16", "I;16L": "uint16"}
 SUFFIXES = {"PNG": (".png",), "TIFF": (".tif", ".tiff")}
+PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error, EOFError)
+"""What Pillow raises over damaged files, TIFF above all."""
+
 LARGEST_CLIPPED = 0.5
 """A grey level this far outside the range is cut off by rounding alone; only beyond is it worth a warning."""
 
@@ -129,7 +133,7 @@ def _opened(path: Path) -> Iterator[tuple["Picture", list[str]]]:
         raise MemoryLimitError(path, "has more pixels than a picture should: it may be a decompression bomb") from error
     except UnidentifiedImageError as error:
         raise InputError(path, "is neither a PNG nor a TIFF picture") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except PILLOW_ERRORS as error:
         raise InputError(path, f"damaged picture ({error})", "copy it again") from error
 
 

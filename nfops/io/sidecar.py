@@ -3,6 +3,8 @@
 import hashlib
 import importlib.metadata
 import json
+import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,7 +40,7 @@ class Provenance:
     """How an output came about.
 
     command: argv; paths in it are replaced when it is written. inputs: the paths in it that are inputs. sources,
-    output: what was read and written. recipe: name and digest, or the recipe itself. bundle_sha256, device
+    output: what was read and written. recipe: its name and the digest of its file, the method. bundle_sha256, device
     ("cuda:0"), precision ("float32", TF32 or not), seed, warnings as shown to the user. started, ended: with a zone.
     """
 
@@ -98,7 +100,7 @@ def document(record: Provenance, output: Path) -> dict[str, Any]:
         "Warnings": list(record.warnings),
         "Start": record.started.isoformat(timespec="seconds"),
         "End": record.ended.isoformat(timespec="seconds"),
-        "Versions": {"nfops": __version__, **{name: _version(name) for name in ("numpy", "nibabel")}},
+        "Versions": _versions(),
     }
 
 
@@ -135,6 +137,13 @@ def _position_entry(record: FileRecord) -> dict[str, Any]:
         "orientation": grid.orientation,
         "units": record.units,
     }
+
+
+def _versions() -> dict[str, str | None]:
+    """Of Python, of nfops and of what it computed with: torch only where it was imported."""
+    used = ("numpy", "nibabel", *(["torch"] if "torch" in sys.modules else []))
+    found = {"python": platform.python_version(), "nfops": __version__}
+    return found | {name: _version(name) for name in used}
 
 
 def _version(distribution: str) -> str | None:
