@@ -44,8 +44,9 @@ class Scene:
             (self.folder / "out.json").write_bytes(OLD_SIDECAR)
         return self
 
-    def run(self):
-        return nfops_run([*self.words, "-q", "--out", self.folder / "out.nii.gz", *(["--force"] if self.force else [])])
+    def run(self, ready: Path | None = None):
+        force = ["--force"] if self.force else []
+        return nfops_run([*self.words, "-q", "--out", self.folder / "out.nii.gz", *force], ready)
 
     def check(self, ended: Ended, number: int) -> str:
         """Which outcome it was; fails where it is none of those allowed."""
@@ -86,7 +87,7 @@ def test_an_undisturbed_trial_is_a_whole_run(scene, tmp_path):
 
 def random_moments(scene: Scene, log: Path, count: int, seed: int) -> dict[str, int]:
     """Outcome -> how often, of runs that are stopped at random moments of their time."""
-    rng = random.Random(seed)
+    rng, ready = random.Random(seed), log.with_name("ready")
     began = time.monotonic()
     assert in_child(scene.run(), log).code == 0
     lasts = time.monotonic() - began
@@ -94,7 +95,8 @@ def random_moments(scene: Scene, log: Path, count: int, seed: int) -> dict[str, 
     for _ in range(count):
         number = rng.choice(list(CODES))
         scene.prepare()
-        outcome = scene.check(in_child(scene.run(), log, after(0.004 + rng.random() * lasts, number)), number)
+        disturb = after(rng.random() * lasts, number, ready)
+        outcome = scene.check(in_child(scene.run(ready), log, disturb), number)
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
     return outcomes
 

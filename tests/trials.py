@@ -68,25 +68,35 @@ def _work_and_exit(work: Callable[[], int], log: Path) -> None:
         os._exit(code)
 
 
-def nfops_run(words: Iterable[object]) -> Callable[[], int]:
-    """What the console entry point does with these words."""
+def nfops_run(words: Iterable[object], ready: Path | None = None) -> Callable[[], int]:
+    """What the console entry point does with these words; `ready` appears when it begins to."""
     argv = [str(word) for word in words]
+
+    def invoked() -> object:
+        if ready is not None:
+            ready.touch()
+        result = invoke(argv)
+        for number in (signal.SIGINT, signal.SIGTERM):  # the run is over
+            signal.signal(number, signal.SIG_IGN)
+        return result
 
     def run() -> int:
         raise_on_sigterm()
-        code = guarded(lambda: invoke(argv), argv, list(SUMMARIES))
-        for number in (signal.SIGINT, signal.SIGTERM):  # the run is over
-            signal.signal(number, signal.SIG_IGN)
+        code = guarded(invoked, argv, list(SUMMARIES))
         gc.collect()
         return code
 
     return run
 
 
-def after(seconds: float, number: int) -> Callable[[int], None]:
-    """Send a signal to the child after so many seconds."""
+def after(seconds: float, number: int, ready: Path) -> Callable[[int], None]:
+    """Send a signal to the child so many seconds after `ready` appeared."""
 
     def disturb(child: int) -> None:
+        deadline = time.monotonic() + 20
+        while not ready.exists() and time.monotonic() < deadline:
+            time.sleep(0.0002)
+        ready.unlink()  # it must be there by now
         time.sleep(seconds)
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
