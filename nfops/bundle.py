@@ -6,7 +6,7 @@ the sha256 of every other file, which loading checks.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from nfops import __version__
 from nfops.arrays import Array
 from nfops.codec_spec import CodecSpec
 from nfops.errors import BundleError, RecipeError
+from nfops.io.archives import archive_kind
 from nfops.io.publish import publishing_directory
 from nfops.node import Mark, node_from_plain
 from nfops.recipe import recipe_from_plain
@@ -32,6 +33,9 @@ FREE_KEYS = ("operator.", "evaluate.", "description", "bundle", "data.root", "da
 
 NUMPY_OPERATORS = ("affine", "residual-mlp")
 """Forms of operators that need no torch."""
+
+FOREIGN_SUFFIXES = (".onnx", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".npy", ".npz")
+"""Of other ways to store a model: pickles, arrays that may be pickles, graphs that may name files elsewhere."""
 
 MAX_MANIFEST_BYTES = 4 << 20
 
@@ -97,8 +101,11 @@ class Bundle:
         return digest.hexdigest()
 
     def section(self, part: str) -> Section:
-        """The component settings of "source", "target" or "operator", as the recipe had them."""
-        plain = self.recipe["operator"] if part == "operator" else self.recipe[part]["field"]
+        """The component settings of "source", "target" or "operator", as the recipe had them. Raises BundleError."""
+        try:
+            plain = self.recipe["operator"] if part == "operator" else self.recipe[part]["field"]
+        except (KeyError, TypeError) as error:
+            raise BundleError(self.path or "bundle", f"its recipe does not say what its {part} is") from error
         selector = "backend" if part == "operator" else "backbone"
         where = "operator" if part == "operator" else f"{part}.field"
         return Section(node_from_plain(plain, Mark(str(self.path), 0, 0)), where, selector)
@@ -138,6 +145,7 @@ def load_bundle(directory: Path) -> Bundle:
         versions = {**manifest["versions"], "nfops": manifest["nfops"]}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(directory / MANIFEST, f"the manifest is not complete: {error!r}") from error
+    _refuse_foreign(directory, files)
     parts = PARTS if "target" in specs else PARTS[:1]
     if not {"source"} <= set(specs) <= set(parts[:2]) or not set(files) <= {f"{part}.safetensors" for part in parts}:
         what = f"expected a source, perhaps a target, got {sorted(specs)} and {sorted(files)}"
@@ -206,12 +214,17 @@ def format_description() -> list[str]:
         "operator.safetensors: the operator's arrays; an affine one has weight (P_out, P_in) and bias (P_out). It is "
         "absent until nfops train-operator has run.",
         "Loading checks every sha256, refuses a newer format_version, refuses arrays with NaN or of the wrong shape, "
-        "and never looks at any other file in the directory.",
+        f"refuses a directory with files of other kinds of model ({', '.join(FOREIGN_SUFFIXES)}), and never reads any "
+        "other file in it.",
     ]
 
 
 def _read_manifest(directory: Path) -> tuple[dict[str, Any], str]:
     if directory.is_file():
+        with directory.open("rb") as file:
+            kind = archive_kind(file.read(512), or_packed=True)
+        if kind and directory.suffix not in FOREIGN_SUFFIXES:
+            raise BundleError(directory, f"is a {kind} archive; a bundle is a directory", "unpack it first")
         raise BundleError(directory, "a bundle is a directory with manifest.json; pickled checkpoints are never read")
     path = directory / MANIFEST
     if not path.is_file():
@@ -229,6 +242,14 @@ def _read_manifest(directory: Path) -> tuple[dict[str, Any], str]:
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise BundleError(path, f"format version {version} is newer than {FORMAT_VERSION}", "it needs a newer nfops")
     return manifest, hashlib.sha256(content).hexdigest()
+
+
+def _refuse_foreign(directory: Path, named: Iterable[str]) -> None:
+    """Refuse what could run code or point elsewhere, even where nothing would read it."""
+    for name in sorted({*named, *(path.name for path in directory.iterdir())}):
+        if Path(name).suffix.lower() in FOREIGN_SUFFIXES:
+            what = "is no part of a bundle, which is JSON and safetensors; it is never read"
+            raise BundleError(directory / name, what, "remove it")
 
 
 def _read_arrays(path: Path, expected: str) -> dict[str, Array]:

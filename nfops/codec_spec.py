@@ -72,6 +72,8 @@ class CodecSpec:
             raise ValueError(f"lengths must be above 0, got {lengths}")
         if not set(self.axes) <= set(WORLD_DIRECTIONS) or self.head not in HEADS:
             raise ValueError(f"axes {self.axes}, head {self.head!r}")
+        if self.head == "softmax" and len(self.labels) != self.channels:
+            raise ValueError(f"{len(self.labels)} labels for {self.channels} channels")
         if self.channels < 1 or self.latent < 0 or len(self.range_low) != len(self.range_high):
             raise ValueError(f"channels {self.channels}, latent {self.latent}, range {self.range_low}")
 

@@ -19,6 +19,7 @@ class Header:
     1 scanner, 2 aligned, 3 Talairach, 4 MNI). unit_mm: millimetres per unit of the file's affine.
     time_step: size of a step along the fourth axis and its NIfTI unit code. slice_axis: the file's own word
     for which axis counts slices. intent: (code, name). columns: the names in a signal file, that of its axis first.
+    comments: free text of a NIfTI file.
     is_oriented: the position is the file's, not a guess. files: those that the image was read from, where it is not
     the one file that was named. modality: DICOM's word for the kind of scanner, "" where the file does not say.
     """
@@ -34,6 +35,7 @@ class Header:
     slice_axis: int | None = None
     intent: tuple[int, str] = (0, "")
     columns: tuple[str, ...] = ()
+    comments: tuple[bytes, ...] = ()
     is_colour: bool = False
     files: tuple[Path, ...] = ()
     modality: str = ""

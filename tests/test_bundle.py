@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import shutil
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +31,16 @@ def edit_manifest(directory: Path, edit) -> None:
     manifest = json.loads(path.read_text())
     edit(manifest)
     path.write_text(json.dumps(manifest))
+
+
+def _safetensors(offsets: dict[str, list[int]], size: int) -> bytes:
+    """A file of one-byte numbers whose header says these offsets, with `size` bytes behind it."""
+    arrays = {
+        name: {"dtype": "U8", "shape": [end - start], "data_offsets": [start, end]}
+        for name, (start, end) in offsets.items()
+    }
+    header = json.dumps(arrays).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(size)
 
 
 def replace_array(directory: Path, part: str, name: str, array) -> None:
@@ -141,6 +153,41 @@ class TestWhatIsRefused:
         self.refused(tmp_path / "model.pt", "pickled checkpoints are never read")
         assert not (tmp_path / "owned").exists()
 
+    @pytest.mark.parametrize("name", ["decoder.onnx", "w.pkl", "w.pt", "w.PTH", "w.joblib", "w.npy", "w.npz"])
+    def test_c40_c41_other_kinds_of_model_beside_it(self, saved, name):
+        (saved / name).write_bytes(b"")
+        self.refused(saved, f"{name}: is no part of a bundle")
+
+    @pytest.mark.parametrize("name", ["decoder.onnx", "../../weights.onnx", "operator.npy"])
+    def test_c41_other_kinds_of_model_that_the_manifest_names(self, saved, name):
+        edit_manifest(saved, lambda manifest: manifest["files"].update({name: "0"}))
+        self.refused(saved, f"{name}: is no part of a bundle")
+
+    @pytest.mark.parametrize("kind", ["zip", "tar", "gztar"])
+    def test_c42_an_archive_is_not_opened(self, saved, tmp_path, kind):
+        path = Path(shutil.make_archive(str(tmp_path / "packed"), kind, saved))
+        self.refused(path, "archive; a bundle is a directory")
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            b"\xff" * 8 + b"{}",
+            struct.pack("<Q", 100 << 20) + b"{}",
+            struct.pack("<Q", 2) + b"[]",
+            _safetensors({"a": [0, 8], "b": [4, 12]}, 12),
+            _safetensors({"a": [0, 8]}, 4),
+            _safetensors({"a": [0, 1 << 40]}, 8),
+            struct.pack("<Q", 50_000) + b"[" * 50_000,
+        ],
+    )
+    def test_c43_a_safetensors_file_that_lies_about_its_sizes(self, saved, header):
+        import hashlib
+
+        (saved / "operator.safetensors").write_bytes(header)
+        digest = hashlib.sha256(header).hexdigest()
+        edit_manifest(saved, lambda manifest: manifest["files"].update({"operator.safetensors": digest}))
+        self.refused(saved, "operator.safetensors: not a safetensors file")
+
     def test_a_pickle_under_another_name_is_never_read(self, saved, tmp_path):
         import hashlib
 
@@ -172,6 +219,7 @@ class TestWhatIsRefused:
             ("intensity", {"map": "percentile", "low": 9, "high": 1}),
             ("intensity", 3),
             ("surprise", 1),
+            ("labels", [0, 1]),
             ("radius_mm", float("nan")),
             ("axes", ["L", "P", "X"]),
             ("head", "tanh"),
@@ -180,8 +228,15 @@ class TestWhatIsRefused:
         ],
     )
     def test_a_spec_that_makes_no_sense(self, saved, key, value):
-        edit_manifest(saved, lambda manifest: manifest["specs"]["source"].update({key: value}))
+        side = "target" if key == "labels" else "source"
+        edit_manifest(saved, lambda manifest: manifest["specs"][side].update({key: value}))
         self.refused(saved, "not complete|should be")
+
+    @pytest.mark.parametrize(("part", "key"), [("operator", "operator"), ("target", "target")])
+    def test_a_recipe_that_does_not_say_what_a_part_is(self, saved, part, key):
+        edit_manifest(saved, lambda manifest: manifest["recipe"].pop(key))
+        with pytest.raises(BundleError, match=f"does not say what its {part} is"):
+            load_bundle(saved).section(part)
 
     def test_a_file_that_is_not_a_part(self, saved):
         edit_manifest(saved, lambda manifest: manifest["files"].update({"../../etc/passwd": "0"}))

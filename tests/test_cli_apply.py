@@ -7,12 +7,14 @@ import hashlib
 import itertools
 import json
 import os
+import platform
 import shutil
 import signal
 import struct
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import nibabel
@@ -21,6 +23,7 @@ import pytest
 from cli_fixtures import (
     ENVIRONMENT,
     OBLIQUE,
+    SHADES_RECIPE,
     balls,
     blobs,
     corners,
@@ -32,6 +35,8 @@ from cli_fixtures import (
     shade,
     shades,
     start,
+    train,
+    write_shades,
 )
 from PIL import Image as Picture
 
@@ -225,6 +230,41 @@ def test_a10_the_sidecar_says_how_it_was_made_and_holds_no_path(shades, scan, he
     assert found["Output"]["shape"] == [31, 14, 4]
     assert found["Bundle"] == hashlib.sha256((shades.bundle / "manifest.json").read_bytes()).hexdigest()
     assert (found["Recipe"]["name"], found["Seed"], found["Device"], found["Warnings"]) == ("shades", 3, "cpu", [])
+    assert found["Recipe"]["sha256"] == hashlib.sha256(shades.recipe.read_bytes()).hexdigest()
+    assert found["Precision"] == "float32"
+    assert found["Sources"][0]["shape"] == [20, 18, 4]
+    assert np.allclose(found["Sources"][0]["affine"], nifti(scan)[1], atol=1e-5)
+    start, end = (datetime.fromisoformat(found[key]) for key in ("Start", "End"))
+    assert start.tzinfo is not None
+    assert start <= end
+
+
+def test_a10_versions_are_of_what_was_used(shades, scan, here):
+    words = ["apply", *map(str, shades.options()), "scan.nii.gz", "--out", "t.nii"]
+    for before in ("", "import torch"):
+        code = f"{before}\nfrom nfops.cli.main import invoke\ninvoke({[*words, '--force']!r})"
+        subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, env=ENVIRONMENT, check=True)
+        versions = json.loads((here / "t.json").read_text())["Versions"]
+        assert versions.keys() == {"python", "nfops", "numpy", "nibabel", *(["torch"] if before else [])}
+        assert versions["python"] == platform.python_version()
+        assert all(versions.values())
+
+
+def test_b45_nothing_about_the_patient_is_written(shades, scan, here):
+    image = nibabel.load(scan)
+    image.header["descrip"], image.header["db_name"] = b"Doe^Jane 1970-01-01", b"PID4711"
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"left hand"))
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("xcede", b"<name>Doe^Jane PID4711</name>"))
+    (here / "jane_doe").mkdir()
+    image.to_filename(here / "jane_doe" / "s.nii")
+    ran = nfops("apply", *shades.options(), here / "jane_doe" / "s.nii", "--out", "t.nii", "--json")
+    assert ran.code == 0
+    sidecar, output = (here / "t.json").read_text(), (here / "t.nii").read_bytes()
+    for word in ("Doe", "4711", "1970", "jane_doe"):
+        assert word not in sidecar
+        assert word.encode() not in output
+    assert "XCEDE" in sidecar
+    assert b"left hand" in output
 
 
 def test_a10_a_sidecar_of_a_batch_names_no_other_scan(blobs, here):
@@ -235,14 +275,20 @@ def test_a10_a_sidecar_of_a_batch_names_no_other_scan(blobs, here):
     assert "b3.png" not in text
 
 
-def test_an_output_whose_sidecar_cannot_be_written_is_withdrawn(blobs, here, monkeypatch):
+@pytest.mark.parametrize("words", [(), ("--force",)])
+def test_where_the_sidecar_cannot_be_written_there_is_no_new_output_and_the_old_one_stays(
+    blobs, here, monkeypatch, words
+):
     def full(*_args):
         raise OSError(errno.ENOSPC, "No space left on device", "m.json")
 
+    if words:
+        (here / "m.png").write_bytes(b"old")
     monkeypatch.setattr("nfops.io.sidecar.write_sidecar", full)
-    ran = nfops("apply", *blobs.options(), blobs.data / "images" / "b3.png", "--out", "m.png")
+    ran = nfops("apply", *blobs.options(), blobs.data / "images" / "b3.png", "--out", "m.png", *words)
     assert (ran.code, ran.err) == (5, "nfops apply: error: m.json: cannot write: No space left on device\n")
-    assert names() == []
+    assert names() == (["m.png"] if words else [])
+    assert not words or (here / "m.png").read_bytes() == b"old"
 
 
 def test_json_describes_the_output(shades, scan, here):
@@ -483,7 +529,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_c2_c17_c30_a_broken_scan_is_one_line_and_leaves_nothing(shades, here, kind):
+def test_c2_c14_c15_c16_c17_c30_a_broken_scan_is_one_line_and_leaves_nothing(shades, here, kind):
     path = make_broken(here, kind)
     code, said = BROKEN[kind]
     ran = nfops("apply", *shades.options(), path.name, "--out", "t.nii")
@@ -660,6 +706,20 @@ def test_c63_odd_file_names(shades, scan, here, name):
     assert len(ran.err.splitlines()) == 1
     assert names("o") == sorted([name, name.removesuffix(".nii.gz") + ".json"])
     json.loads((here / "o" / (name.removesuffix(".nii.gz") + ".json")).read_text())
+
+
+def test_c18_a_scan_in_other_units_than_the_recipe_declares_is_warned_about(here):
+    folder = write_shades(here / "data")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(SHADES_RECIPE.replace("{map: percentile, low: 0, high: 100}", "{map: range, low: 0, high: 1200}"))
+    trained = train(folder, "shades")
+    values = shade(np.random.default_rng(77))
+    for factor, is_told in ((1.0, False), (1e-3, True), (3.0, False), (-1.0, True)):
+        save_nifti(here / "s.nii", factor * values)
+        ran = nfops("apply", *trained.options(), "s.nii", "--out", "t.nii", "--force")
+        assert ran.code == 0
+        assert ("the recipe declares 0 to 1200" in ran.err) == is_told
+        assert any("right units" in text for text in json.loads((here / "t.json").read_text())["Warnings"]) == is_told
 
 
 # --- dry runs (A13) ----------------------------------------------------------------------------------------------

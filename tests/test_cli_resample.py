@@ -165,7 +165,9 @@ def test_the_field_shows_the_scan_in_its_own_units_and_the_sidecar_names_the_bun
     assert np.allclose(corners(got.shape, place), corners((20, 18, 4), OBLIQUE), atol=1e-4)
     assert np.abs(got.reshape(20, 2, 18, 2, 4).mean(axis=(1, 3)) - values).mean() < 40
     record = json.loads((here / "b.json").read_text())
-    assert record["Recipe"] == {"method": "field", "name": "shades"}
+    digest = hashlib.sha256(shades.recipe.read_bytes()).hexdigest()
+    assert record["Recipe"] == {"method": "field", "name": "shades", "sha256": digest}
+    assert record["Seed"] == 3
     assert record["Bundle"] == hashlib.sha256((shades.bundle / "manifest.json").read_bytes()).hexdigest()
 
 

@@ -246,7 +246,7 @@ class TestResolution:
 
 
 class TestWhatAScanMayHold:
-    def test_nan_is_refused_read_as_zero_or_left_out(self, toy):
+    def test_c14_nan_is_refused_read_as_zero_or_left_out(self, toy):
         bundle, vectors, image = toy
         holes = image.values.copy()
         holes[np.random.default_rng(0).random(holes.shape) < 0.3] = np.nan
@@ -263,14 +263,14 @@ class TestWhatAScanMayHold:
         holes[np.random.default_rng(0).random(holes.shape) < 0.9] = np.nan
         assert np.abs(encode(bundle, image.with_values(holes), nan="keep").vectors - vectors).max() < 0.05
 
-    def test_an_infinite_value_is_no_number(self, toy):
+    def test_c14_an_infinite_value_is_no_number(self, toy):
         bundle, _, image = toy
         values = image.values.copy()
         values[0, 3, 1, 2] = np.inf
         with pytest.raises(InputError, match="1 voxels"):
             encode(bundle, image.with_values(values))
 
-    def test_a_constant_image_is_refused_or_passed(self, toy):
+    def test_c15_a_constant_image_is_refused_or_passed(self, toy):
         bundle, _, image = toy
         constant = image.with_values(np.full_like(image.values, 7.0))
         changes = {"intensity": IntensitySettings("percentile", 1.0, 99.0)}
@@ -311,7 +311,7 @@ class TestWhatAScanMayHold:
         with pytest.raises(InputError, match="1 sample"):
             encode(bundle, Image(image.values[:, :1], Grid((1, *image.grid.shape[1:]), image.grid.affine)))
 
-    def test_a_sheared_volume_is_refused(self):
+    def test_b7_a_sheared_volume_is_refused(self):
         bundle = make_bundle(make_spec(3))
         image = image_in_span(bundle, random_latents(bundle, 1), scan_grid(3))
         with pytest.raises(InputError, match="sheared"):

@@ -2,10 +2,25 @@
 
 import gzip
 import os
+import shutil
 
 import numpy as np
 import pytest
-from nifti_files import BITPIX, DATATYPE, DIM, MAGIC, PIXDIM, QFORM, SFORM, SLOPE, SROW, UNITS, VOX_OFFSET, make
+from nifti_files import (
+    BITPIX,
+    DATATYPE,
+    DIM,
+    MAGIC,
+    PIXDIM,
+    QFORM,
+    QUATERN,
+    SFORM,
+    SLOPE,
+    SROW,
+    UNITS,
+    VOX_OFFSET,
+    make,
+)
 
 from nfops import memory
 from nfops.errors import InputError, MemoryLimitError, NotFoundError, NothingMatchedError
@@ -44,6 +59,37 @@ def test_c2_c30_c7_what_is_no_image(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\0")
     with pytest.raises(InputError, match=r"supported: .nii.gz"):
         load_image(tmp_path / "x.jpg")
+
+
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz", "x.png", "x.tif"])
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "git lfs pull"),
+        (b"/annex/objects/MD5E-s1--00\n", "git annex get"),
+        (b"../../.git/annex/objects/a/b/MD5E-s1--00.nii\n", "git annex get"),
+        (b"<!DOCTYPE html><html></html>", "download failed"),
+        (b"\xef\xbb\xbf\r\n<HTML>", "download failed"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "download failed"),
+        (b"id,split\n1,train\n", "text file"),
+    ],
+)
+def test_c7_whatever_stands_in_for_an_image_is_named(tmp_path, name, content, what):
+    (tmp_path / name).write_bytes(content)
+    for read in (load_image, describe_image):
+        with pytest.raises(InputError, match=what):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz", "x.zip", "x.tar.gz"])
+@pytest.mark.parametrize("kind", ["zip", "tar", "gztar"])
+def test_c42_an_archive_is_no_scan(tmp_path, name, kind):
+    make(tmp_path / "in" / "scan.nii") if (tmp_path / "in").mkdir() is None else None
+    shutil.make_archive(str(tmp_path / "packed"), kind, tmp_path / "in")
+    next(tmp_path.glob("packed.*")).rename(tmp_path / name)
+    with pytest.raises(InputError, match=r"archive|unknown image format|rename it") as caught:
+        load_image(tmp_path / name)
+    assert name in str(caught.value)
 
 
 def test_c3_truncated_gzip_anywhere(tmp_path):
@@ -160,6 +206,20 @@ def test_c11_b6_odd_pixdim_beside_a_good_sform_is_a_warning(tmp_path):
         image = load_image(make(tmp_path / "a.nii", {QFORM: ("h", 0), PIXDIM + 8: ("f", size)}))
         assert "pixdim" in image.header.warnings[0]
         assert np.allclose(image.grid.spacing_mm, [0.9, 1.3, 2.6])
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {SROW: ("3f", 3e38, 3e38, 3e38)},
+        {SROW + 12: ("f", 1e30)},
+        {SROW: ("I", 0x7FA00001)},  # a signalling NaN
+        {SFORM: ("h", 0), QUATERN: ("I", 0x7FA00001)},
+    ],
+)
+def test_c12_numbers_without_sense_are_refused_without_a_remark(tmp_path, edit):
+    with pytest.raises(InputError, match=r"NaN|spacing|km|quaternion"):
+        load_image(make(tmp_path / "a.nii", edit))
 
 
 def test_c12_singular_and_nan_affines(tmp_path):

@@ -1,5 +1,6 @@
 """Writing NIfTI: one affine, the dtype that was asked for, nothing that cannot be read again."""
 
+import struct
 from dataclasses import replace
 
 import nibabel
@@ -105,6 +106,41 @@ def test_b14_b17_header_fields_and_repeatable_bytes(tmp_path):
     assert (int(header["intent_code"]), bytes(header["intent_name"].item())) == (1002, b"labels")
     assert bytes(header["descrip"].item()).startswith(b"nfops")
     assert load_image(tmp_path / "a" / "a.nii.gz").header.slice_axis == 1
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_b14_comments_are_kept_and_other_extensions_dropped_with_a_warning(tmp_path, kind, order, name):
+    image = kind(np.arange(24, dtype="float32").reshape(2, 3, 4), np.eye(4))
+    image = kind(image.dataobj, None, image.header.as_byteswapped(order))
+    for code, content in ((6, b"made by hand"), (2, b"Doe^Jane"), (6, "Schädel".encode()), (44, bytes(8))):
+        image.header.extensions.append(nibabel.nifti1.Nifti1Extension(code, content))
+    image.to_filename(tmp_path / name)
+    read = load_image(tmp_path / name)
+    assert read.header.comments == (b"made by hand", "Schädel".encode())
+    (warning,) = [text for text in read.header.warnings if "extension" in text]
+    assert "DICOM, MATLAB" in warning
+    save_image(tmp_path / f"copy_{name}", read)
+    copy = nibabel.load(tmp_path / f"copy_{name}")
+    assert [(e.get_code(), e.get_content().rstrip(b"\0")) for e in copy.header.extensions] == [
+        (6, comment) for comment in read.header.comments
+    ]
+    assert np.array_equal(copy.get_fdata(), read.values[0])
+    assert load_image(tmp_path / f"copy_{name}").header.comments == read.header.comments
+
+
+@pytest.mark.parametrize("size", [0, -16, 8, 17, 4096, 2**31 - 1])
+def test_b14_a_damaged_extension_is_dropped_with_a_warning(tmp_path, size):
+    image = nibabel.Nifti1Image(np.ones((2, 3, 4), "float32"), np.eye(4))
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension(6, b"note"))
+    image.to_filename(tmp_path / "a.nii")
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    struct.pack_into("<i", content, 352, size)
+    (tmp_path / "a.nii").write_bytes(content)
+    header = load_image(tmp_path / "a.nii").header
+    assert header.comments == ()
+    assert any("damaged" in text for text in header.warnings)
 
 
 def test_slabs_are_written_as_they_come(tmp_path):

@@ -139,6 +139,17 @@ def test_c3_truncated_and_corrupt_pictures(tmp_path, name):
             load_image(tmp_path / name)
 
 
+def test_c10_a_tiff_with_a_broken_second_page_is_damaged(tmp_path):
+    content = bytearray(write(tmp_path / "a.tif").read_bytes())
+    (first,) = struct.unpack_from("<I", content, 4)
+    (entries,) = struct.unpack_from("<H", content, first)
+    struct.pack_into("<I", content, first + 2 + 12 * entries, len(content) + len(content) % 2)
+    page = struct.pack("<HHHIII", 1, 262, 3, 1, 1, 0)  # it has a colour, but no size
+    (tmp_path / "a.tif").write_bytes(content + bytes(len(content) % 2) + page)
+    with pytest.raises(InputError, match="damaged picture"):
+        load_image(tmp_path / "a.tif")
+
+
 def test_c5_a_flipped_bit_in_a_png(tmp_path):
     whole = bytearray(write(tmp_path / "a.png").read_bytes())
     whole[whole.index(b"IDAT") + 8] ^= 4

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from nfops.errors import OutputError, ResultError
-from nfops.io.publish import publishing, publishing_directory, refuse_existing
+from nfops.io.holding import signals_held
+from nfops.io.publish import publishing, publishing_directory, publishing_together, refuse_existing
 
 
 def names(folder):
@@ -209,3 +210,64 @@ def test_force_does_not_delete_a_directory_of_something_else(tmp_path):
     assert names(tmp_path / "home") == ["thesis.tex"]
     (tmp_path / "empty").mkdir()
     make(tmp_path / "empty", "x", force=True)
+
+
+def write_pair(folder, content, force=False):
+    with publishing_together(force) as together:
+        for name in ("out.nii", "out.json"):
+            with publishing(folder / name, force, together=together) as temporary:
+                temporary.write_bytes(content)
+        assert not (folder / "out.nii").exists() or (folder / "out.nii").read_bytes() != content
+
+
+def test_files_that_belong_together_appear_together(tmp_path):
+    write_pair(tmp_path, b"one")
+    with pytest.raises(OutputError, match="exists already"):
+        write_pair(tmp_path, b"two")
+    write_pair(tmp_path, b"three", force=True)
+    assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"three"}
+    assert names(tmp_path) == ["out.json", "out.nii"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("force", [True, False])
+def test_where_the_second_of_two_files_fails_the_first_is_what_it_was(tmp_path, monkeypatch, force, links):
+    if force:
+        write_pair(tmp_path, b"old")
+    if not links:
+        monkeypatch.setattr(os, "link", raising(errno.EPERM))
+    replace = type(tmp_path).replace
+    link = os.link
+
+    def failing_replace(path, target):
+        if target.name == "out.nii" and path.read_bytes() != b"old":
+            raising(errno.EIO)()
+        return replace(path, target)
+
+    def failing_link(source, target):
+        if target.name == "out.nii":
+            raising(errno.EIO)()
+        link(source, target)
+
+    monkeypatch.setattr(type(tmp_path), "replace", failing_replace)
+    if links:
+        monkeypatch.setattr(os, "link", failing_link)
+    with pytest.raises(OutputError, match="failed while writing"):
+        write_pair(tmp_path, b"new", force)
+    assert {path.read_bytes() for path in tmp_path.iterdir()} == ({b"old"} if force else set())
+    assert names(tmp_path) == (["out.json", "out.nii"] if force else [])
+
+
+def test_a_held_signal_comes_at_the_end_of_the_block():
+    done = []
+
+    def hold():
+        with signals_held():
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("after the signal")
+        done.append("never")
+
+    with pytest.raises(KeyboardInterrupt):
+        hold()
+    assert done == ["after the signal"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

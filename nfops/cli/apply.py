@@ -95,10 +95,10 @@ def command(session: Session, inputs: tuple[str, ...], recipe: str, bundle: Path
         check_outputs(jobs, session)
     if session.dry_run:
         return plan_only(session, jobs, reading, is_batch=is_batch)
-    command = _command_without(jobs, inputs)
+    made_by = {"command": _command_without(jobs, inputs), "recipe": places.recorded()}
 
     def work(job: Job) -> dict[str, Any]:
-        return _apply_one(session, translator, job, request, reading, options | {"command": command})
+        return _apply_one(session, translator, job, request, reading, options | made_by)
 
     return run_jobs(session, jobs, work, is_batch=is_batch)
 
@@ -191,7 +191,7 @@ def _apply_one(
         "started": started,
         "source_grid": image.grid,
         "picture_axes": None if reading.picture is None else reading.picture.axes_3d,
-        "recipe": {"name": translator.bundle.name, "residual": float(encoded.residual.mean())},
+        "recipe": options["recipe"] | {"residual": float(encoded.residual.mean())},
         "bundle_sha256": translator.bundle.digest,
         "device": translator.engine.device,
         "seed": translator.bundle.recipe.get("seed"),

@@ -12,9 +12,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Places:
-    """recipe: checked. data: the folder that its `data.root` is relative to. bundle: the bundle's directory."""
+    """recipe: checked, with the `file` it is from. data: the folder that its `data.root` is relative to. bundle: the
+    bundle's directory. name: the recipe as the user called it.
+    """
 
     recipe: "Recipe"
+    file: Path
     data: Path
     bundle: Path
     name: str
@@ -28,6 +31,12 @@ class Places:
         axes = self.recipe.geometry.anatomical_axes or ("L", "P")  # a signal is in no plane
         reading = reading_of(self.recipe, "source")
         return read_as(replace(reading, picture=reading.picture or PictureFrame((axes[0], axes[1]))), options)
+
+    def recorded(self) -> dict[str, str]:
+        """What a sidecar says of the recipe."""
+        from nfops.io.digest import sha256_of
+
+        return {"name": self.recipe.name, "sha256": sha256_of(self.file)}
 
     def how_to_train(self) -> str:
         """The three commands, on one line; the first is enough where there is no operator to train."""
@@ -58,4 +67,4 @@ def find_places(
         shipped = shipped_folder() / loaded.bundle
         may_be_shipped = found.is_shipped and not to_train and not (own / "manifest.json").is_file()
         bundle = shipped if may_be_shipped and (shipped / "manifest.json").is_file() else own
-    return Places(loaded, data or Path(), bundle, recipe)
+    return Places(loaded, found.path, data or Path(), bundle, recipe)

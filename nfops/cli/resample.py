@@ -101,12 +101,13 @@ def command(session: Session, source: Path, out: Path, method: str, **options: A
 
 @dataclass(frozen=True, eq=False)
 class _Field:
-    """The bundle that --method field reads through, the device it computes on, and how its recipe reads scans."""
+    """The bundle that --method field reads through, its device, how its recipe reads scans and is recorded."""
 
     folder: Path
     bundle: "Bundle"
     device: str
     reading: "Reading"
+    recipe: dict[str, str]
 
 
 def _check_options(session: Session, method: str, options: dict[str, Any]) -> None:
@@ -149,7 +150,7 @@ def _open_field(session: Session, options: dict[str, Any]) -> _Field:
         raise BundleError(places.recipe.name, f"no trained bundle at {places.bundle}", places.how_to_train())
     bundle = load_bundle(places.bundle)
     device = open_engine(bundle, session.device).device
-    return _Field(places.bundle, bundle, device, places.reading(options))
+    return _Field(places.bundle, bundle, device, places.reading(options), places.recorded())
 
 
 def _resample_one(
@@ -172,8 +173,12 @@ def _resample_one(
         record["recipe"] = {"method": method, "fill": options["fill"]}
     else:
         drawn = _through_field(session, job, image, grid, field)
-        record["recipe"] = {"method": method, "name": field.bundle.name}
-        record |= {"bundle_sha256": field.bundle.digest, "device": field.device}
+        record["recipe"] = {"method": method, **field.recipe}
+        record |= {
+            "bundle_sha256": field.bundle.digest,
+            "device": field.device,
+            "seed": field.bundle.recipe.get("seed"),
+        }
     drawn = on_reference(drawn, like)
     for warning in drawn.header.warnings:
         say(session, f"{job.source}: warning: {warning}")

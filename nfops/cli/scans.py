@@ -192,20 +192,18 @@ def write_result(
     record: fields of `Provenance` that only the command knows, with `source_grid` and `started`; `picture_axes` where
     a recipe says how pictures lie in the body.
     """
-    from nfops.io import save_slabs
+    from nfops.io import publishing_together, save_slabs
 
     axes = record.pop("picture_axes", None)
     if writes_picture(job):
         drawn = for_picture(drawn, axes)
     slabs = drawn.slabs() if drawn.channels == 1 else iter(drawn.image().values)  # files hold channel after channel
-    warned = save_slabs(job.output, drawn.grid, drawn.header, slabs, options, channels=drawn.channels)
-    for warning in warned:
-        say(session, f"{job.output}: warning: {warning}")
-    try:
+    with publishing_together(options.force) as together:
+        options = replace(options, together=together)
+        warned = save_slabs(job.output, drawn.grid, drawn.header, slabs, options, channels=drawn.channels)
+        for warning in warned:
+            say(session, f"{job.output}: warning: {warning}")
         provenance = _write_provenance(job, drawn, (*drawn.header.warnings, *warned), options, record)
-    except BaseException:  # an output without its sidecar would be half a result
-        job.output.unlink(missing_ok=True)
-        raise
     grid = drawn.grid
     return {
         "input": str(job.source),
@@ -222,18 +220,21 @@ def write_result(
 def _write_provenance(
     job: Job, drawn: "Rendering", warnings: tuple[str, ...], options: "SaveOptions", record: dict[str, Any]
 ) -> "Provenance":
+    from nfops.io.digest import sha256_of
     from nfops.io.sidecar import FileRecord, Provenance, write_sidecar
 
+    together = options.together
+    written = job.output if together is None else together.waiting[job.output]
     source_grid, units = record.pop("source_grid"), record.pop("units", "")
     provenance = Provenance(
         inputs=(str(job.source),),
         sources=(FileRecord.of(job.source, source_grid, files=drawn.header.files),),
-        output=FileRecord.of(job.output, drawn.grid, units),
+        output=FileRecord(job.output.name, sha256_of(written), drawn.grid, units),
         ended=datetime.now(UTC),
         warnings=warnings,
         **record,
     )
-    write_sidecar(job.output, provenance, options.force)
+    write_sidecar(job.output, provenance, options.force, together)
     return provenance
 
 

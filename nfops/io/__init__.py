@@ -11,7 +11,7 @@ from nfops.io.dicom.finding import DicomFiles
 from nfops.io.formats import input_format, output_format, output_stem, suffix_of, supported_suffixes
 from nfops.io.inputs import list_inputs, parse_shard, plan_outputs, take_shard
 from nfops.io.picture_frame import PictureFrame
-from nfops.io.publish import publishing, publishing_directory, refuse_existing
+from nfops.io.publish import publishing, publishing_directory, publishing_together, refuse_existing
 from nfops.io.reading import Reading
 from nfops.io.saving import SaveOptions
 
@@ -28,6 +28,7 @@ __all__ = [
     "plan_outputs",
     "publishing",
     "publishing_directory",
+    "publishing_together",
     "refuse_existing",
     "save_image",
     "save_slabs",

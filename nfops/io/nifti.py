@@ -59,7 +59,7 @@ def save_slabs(
     path: Path, grid: Grid, header: Header, slabs: Iterable[Array], options: SaveOptions, *, channels: int = 1
 ) -> tuple[str, ...]:
     """Write slabs (I, J, n) along k, channel after channel, as they come; whole or not at all."""
-    with publishing(path, options.force, check_nifti) as temporary:
+    with publishing(path, options.force, check_nifti, options.together) as temporary:
         write_nifti(temporary, grid, header, stored_dtype(options, header), slabs, channels=channels)
     sheared = header.is_oriented and not grid.is_orthogonal()
     return ("the grid is sheared: only the sform holds its position, the qform is left out",) if sheared else ()

@@ -9,6 +9,7 @@ import numpy as np
 from nfops.errors import InputError
 from nfops.grid import Grid
 from nfops.image import Header
+from nfops.io.archives import archive_kind
 from nfops.io.nifti_position import find_position
 from nfops.io.saving import StoredType
 
@@ -100,7 +101,8 @@ def raw_header(path: Path, block: bytes) -> Any:
         if size in (348, 540):
             break
     else:
-        raise InputError(path, "is not a NIfTI file")
+        kind = archive_kind(block)
+        raise InputError(path, f"is a {kind} archive, not an image" if kind else "is not a NIfTI file")
     if len(block) < size:
         raise InputError(path, f"ends inside the header ({len(block)} of {size} bytes)")
     kind, version = (Nifti1Header, b"1") if size == 348 else (Nifti2Header, b"2")

@@ -10,7 +10,7 @@ from nfops.arrays import Array
 from nfops.errors import InputError, NfopsError
 from nfops.grid import Grid
 
-SMALLEST_MM, LARGEST_MM = 1e-3, 1e3
+SMALLEST_MM, LARGEST_MM, FURTHEST_MM = 1e-3, 1e3, 1e9
 DISAGREEMENT_VOXELS = 0.1
 
 
@@ -23,6 +23,7 @@ class Position:
     warnings: tuple[str, ...]
 
 
+@np.errstate(over="ignore", invalid="ignore")  # numbers without sense are found by the checks
 def find_position(path: Path, raw: Any, shape: tuple[int, int, int], unit_mm: float) -> Position:
     """Choose the affine: the sform if its code is set, else the qform, else the bare spacing with a warning (B1).
 
@@ -77,6 +78,8 @@ def _check_affine(path: Path, affine: Array, unit_mm: float, name: str) -> None:
     if not np.isfinite(affine).all():
         raise InputError(path, f"the {name} affine has NaN or infinite entries")
     _check_spacing(path, np.linalg.norm(affine[:3, :3], axis=0) * unit_mm)
+    if (np.abs(affine[:3, 3]) * unit_mm > FURTHEST_MM).any():
+        raise InputError(path, f"the {name} affine puts the first voxel at {affine[:3, 3]}, more than 1000 km away")
     try:
         Grid((1, 1, 1), affine)
     except NfopsError as error:

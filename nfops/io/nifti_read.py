@@ -9,7 +9,9 @@ import numpy as np
 from nfops.arrays import Array
 from nfops.errors import InputError
 from nfops.image import Image
+from nfops.io.archives import archive_kind
 from nfops.io.bytestream import GzipStream, PlainStream
+from nfops.io.nifti_extensions import read_extensions
 from nfops.io.nifti_header import Stored, parse_header
 from nfops.io.opening import first_bytes
 from nfops.memory import require_memory
@@ -50,6 +52,8 @@ def check_nifti(path: Path) -> None:
 def open_stream(path: Path) -> PlainStream:
     """The bytes of a file, unpacked if it is a gzip file; InputError if its suffix says otherwise (B16)."""
     start = first_bytes(path)
+    if kind := archive_kind(start):
+        raise InputError(path, f"is a {kind} archive, not an image", "unpack it first")
     is_gzip, says_gzip = start.startswith(b"\x1f\x8b"), path.name.lower().endswith(".gz")
     if is_gzip and not says_gzip:
         raise InputError(path, "is gzipped, but its name does not say so", f"rename it to {path.name}.gz")
@@ -75,8 +79,10 @@ def read_header(stream: PlainStream) -> Stored:
     length = stream.path.stat().st_size
     if not isinstance(stream, GzipStream) and length < stored.end:
         raise InputError(stream.path, f"is truncated: {length} of {stored.end} bytes")
-    stream.read(stored.offset - stream.position)
-    return stored
+    byte_order = "<" if int.from_bytes(block[:4], "little") in (NIFTI1_BYTES, NIFTI2_BYTES) else ">"
+    comments, warnings = read_extensions(stream.read(stored.offset - stream.position), byte_order)
+    header = replace(stored.header, comments=comments, warnings=(*stored.header.warnings, *warnings))
+    return replace(stored, header=header)
 
 
 def _size_text(stored: Stored) -> str:

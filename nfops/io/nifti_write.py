@@ -13,6 +13,7 @@ from nfops.arrays import Array
 from nfops.errors import ResultError
 from nfops.grid import Grid
 from nfops.image import Header
+from nfops.io.nifti_extensions import extension_bytes
 from nfops.io.saving import StoredType, to_stored
 
 GZIP_LEVEL = 4
@@ -32,8 +33,8 @@ def write_nifti(
 ) -> None:
     """Write slabs (1, I, J, n) or (I, J, n) that follow each other along k, one channel after the other.
 
-    header: what the input said; of it the units, the code of the affine, the time step, the slice axis, the intent
-    and the number of dimensions are kept. Slope and intercept are always 1 and 0.
+    header: what the input said; of it the units, the code of the affine, the time step, the slice axis, the intent,
+    the comments and the number of dimensions are kept. Slope and intercept are always 1 and 0.
 
     Raises:
         ResultError: NaN or infinite values, values out of the range of `dtype`, too few or too many slabs.
@@ -54,7 +55,7 @@ def write_nifti(
 
 
 def header_bytes(grid: Grid, header: Header, dtype: StoredType, channels: int) -> bytes:
-    """A NIfTI-1 header, NIfTI-2 where a size needs it, and the four bytes that say "no extensions"."""
+    """A NIfTI-1 header, NIfTI-2 where a size needs it, and the comments behind it, or that there are none."""
     from nibabel.nifti1 import Nifti1Header
     from nibabel.nifti2 import Nifti2Header
 
@@ -69,8 +70,9 @@ def header_bytes(grid: Grid, header: Header, dtype: StoredType, channels: int) -
     raw["intent_code"], raw["intent_name"] = header.intent[0], header.intent[1].encode("latin-1", "replace")[:15]
     raw["descrip"] = f"nfops {__version__}".encode()
     raw["scl_slope"], raw["scl_inter"] = 1, 0
-    raw["vox_offset"] = int(raw["sizeof_hdr"]) + 4
-    return bytes(raw.binaryblock) + bytes(4)
+    extensions = extension_bytes(header.comments)
+    raw["vox_offset"] = int(raw["sizeof_hdr"]) + len(extensions)
+    return bytes(raw.binaryblock) + extensions
 
 
 def _stored_shape(grid: Grid, header: Header, channels: int) -> tuple[int, ...]:

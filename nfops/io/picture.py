@@ -1,5 +1,6 @@
 """PNG and TIFF: single pictures of grey or RGB values, i along a row, j down a column, one slice."""
 
+import struct
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 GREY_MODES = {"1": "uint8", "L": "uint8", "I;16": "uint16", "I;16B": "uint16", "I;16L": "uint16"}
 SUFFIXES = {"PNG": (".png",), "TIFF": (".tif", ".tiff")}
+PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error, EOFError)
+"""What Pillow raises over damaged files, TIFF above all."""
+
 LARGEST_CLIPPED = 0.5
 """A grey level this far outside the range is cut off by rounding alone; only beyond is it worth a warning."""
 
@@ -93,7 +97,7 @@ def save(path: Path, image: Image, options: SaveOptions) -> tuple[str, ...]:
     pixels, notes = _to_pixels(path, image.values[..., 0].transpose(2, 1, 0), dtype, options.mask_255)
     pixels = np.ascontiguousarray(pixels[..., 0] if image.channels == 1 else pixels)
     spacing = image.grid.spacing_mm
-    with publishing(path, options.force, lambda written: _check(written, pixels)) as temporary:
+    with publishing(path, options.force, lambda written: _check(written, pixels), options.together) as temporary:
         pillow.fromarray(pixels).save(temporary, **save_settings(temporary, (float(spacing[0]), float(spacing[1]))))
     return notes
 
@@ -130,7 +134,7 @@ def _opened(path: Path) -> Iterator[tuple["Picture", list[str]]]:
         raise MemoryLimitError(path, "has more pixels than a picture should: it may be a decompression bomb") from error
     except UnidentifiedImageError as error:
         raise InputError(path, "is neither a PNG nor a TIFF picture") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except PILLOW_ERRORS as error:
         raise InputError(path, f"damaged picture ({error})", "copy it again") from error
 
 

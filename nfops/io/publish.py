@@ -4,12 +4,13 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
 from nfops.errors import OutputError
+from nfops.io.holding import signals_held
 
 REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -47,12 +48,49 @@ def refuse_existing(outputs: Iterable[Path], inputs: Iterable[Path] = (), force:
             pass
 
 
+class Together:
+    """Complete files under temporary names, which wait for the last of them: see `publishing_together`."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[Path, Path] = {}
+        """Target -> its complete temporary file."""
+
+    def take(self, temporary: Path, target: Path) -> None:
+        """Keep a complete file until all are published, or none."""
+        self.waiting[target] = target.parent / _temporary_name(target)
+        temporary.replace(self.waiting[target])
+
+    def remove(self) -> None:
+        """Remove what still waits."""
+        for temporary in self.waiting.values():
+            temporary.unlink(missing_ok=True)
+
+
 @contextmanager
-def publishing(target: Path, force: bool = False, verify: Callable[[Path], None] | None = None) -> Iterator[Path]:
+def publishing_together(force: bool = False) -> Iterator[Together]:
+    """What is published in the block with `together` appears at its end: all of it or, whatever goes wrong, none.
+
+    The last that was made gets its name first: an output is never there without the sidecar that tells of it.
+    """
+    together = Together()
+    with _removing(together.remove):
+        yield together
+        _publish_all(together.waiting, force)
+        for folder in {target.parent for target in together.waiting}:
+            _sync(folder)
+
+
+@contextmanager
+def publishing(
+    target: Path,
+    force: bool = False,
+    verify: Callable[[Path], None] | None = None,
+    together: Together | None = None,
+) -> Iterator[Path]:
     """Yield a temporary path beside `target`, same suffix; at the end of the block it becomes `target`.
 
-    verify: looks at the complete temporary file and raises if it is not what it should be. Whatever goes wrong, the
-    temporary file is removed and `target` stays as it was.
+    verify: looks at the complete temporary file and raises if it is not what it should be. together: the files that
+    it waits for. Whatever goes wrong, the temporary file is removed and `target` stays as it was.
 
     Raises:
         OutputError: the target exists (without `force`), or the disk refused.
@@ -63,7 +101,10 @@ def publishing(target: Path, force: bool = False, verify: Callable[[Path], None]
         _sync(temporary)
         if verify:
             verify(temporary)
-        _publish(temporary, target, force)
+        if together is not None:
+            together.take(temporary, target)
+            return
+        _publish_all({target: temporary}, force)
         _sync(target.parent)
 
 
@@ -75,17 +116,15 @@ def publishing_directory(target: Path, force: bool = False, marker: Marker = "ma
     of the same kind: a mistyped name must not delete a folder of something else.
     """
     refuse_directory(target, force, marker)
-    with _explaining(target):
-        temporary = target.parent / _temporary_name(target)
-        try:
-            temporary.mkdir()
-            yield temporary
-            for path in (*temporary.rglob("*"), temporary):
-                _sync(path)
+    temporary = target.parent / _temporary_name(target)
+    with _explaining(target), _removing(lambda: shutil.rmtree(temporary, ignore_errors=True)):
+        temporary.mkdir()
+        yield temporary
+        for path in (*temporary.rglob("*"), temporary):
+            _sync(path)
+        with signals_held():
             _swap_directory(temporary, target, force)
-            _sync(target.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        _sync(target.parent)
 
 
 def _refuse_target(target: Path, force: bool) -> None:
@@ -145,11 +184,21 @@ def _temporary_name(target: Path) -> str:
 def _claimed(target: Path) -> Iterator[Path]:
     """A temporary file that is ours alone, with the permissions of any new file; gone at the end of the block."""
     temporary = target.parent / _temporary_name(target)
-    try:  # around the making too: a signal may come right after it
+    with _removing(lambda: temporary.unlink(missing_ok=True)):  # a signal may come right after the making
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
+
+
+@contextmanager
+def _removing(remove: Callable[[], object]) -> Iterator[None]:
+    """Remove at the end, and once more: a signal may have come just before the first time."""
+    try:
+        try:
+            yield
+        finally:
+            remove()
     finally:
-        temporary.unlink(missing_ok=True)
+        remove()
 
 
 def _sync(path: Path) -> None:
@@ -162,6 +211,39 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _publish_all(complete: Mapping[Path, Path], force: bool) -> None:
+    """Give complete files (target -> temporary) their names, the last one first; if one fails, none has got it."""
+    done: list[Path] = []
+    kept: dict[Path, Path] = {}
+    with signals_held():
+        try:
+            for target, temporary in reversed(list(complete.items())):
+                with _explaining(target):
+                    if force and len(complete) > 1 and os.path.lexists(target):
+                        kept[target] = _under_second_name(target)
+                    _publish(temporary, target, force)
+                done.append(target)
+        except BaseException:
+            for target in {*done, *kept}:
+                kept[target].replace(target) if target in kept else target.unlink()
+            raise
+        finally:
+            for old in kept.values():
+                old.unlink(missing_ok=True)
+
+
+def _under_second_name(target: Path) -> Path:
+    """Where an old file is kept until the new one stands."""
+    old = target.parent / _temporary_name(target)
+    try:
+        os.link(target, old)
+    except OSError as error:
+        if error.errno not in NO_HARD_LINKS:
+            raise
+        target.rename(old)
+    return old
 
 
 def _publish(temporary: Path, target: Path, force: bool) -> None:

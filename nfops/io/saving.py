@@ -8,6 +8,7 @@ import numpy as np
 from nfops.arrays import Array
 from nfops.errors import ResultError, UsageError
 from nfops.image import Header
+from nfops.io.publish import Together
 
 StoredType: TypeAlias = "np.dtype[Any]"
 
@@ -18,12 +19,14 @@ DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
 class SaveOptions:
     """dtype: "auto" (float32; a picture: 8 bit), "same" as the input's file, or one of DTYPES.
 
-    force: replace an existing output. mask_255: a picture of a single label is written as 0 and 255.
+    force: replace an existing output. mask_255: a picture of a single label is written as 0 and 255. together: the
+    files that the output appears with.
     """
 
     dtype: str = "auto"
     force: bool = False
     mask_255: bool = False
+    together: Together | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in ("auto", "same", *DTYPES):

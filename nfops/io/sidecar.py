@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import json
+import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +16,7 @@ from nfops.grid import Grid
 from nfops.io.dicom.finding import DicomFiles
 from nfops.io.digest import sha256_of_all
 from nfops.io.formats import output_stem
-from nfops.io.publish import publishing
+from nfops.io.publish import Together, publishing
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Provenance:
     """How an output came about.
 
     command: argv; paths in it are replaced when it is written. inputs: the paths in it that are inputs. sources,
-    output: what was read and written. recipe: name and digest, or the recipe itself. bundle_sha256, device
+    output: what was read and written. recipe: its name and the digest of its file, the method. bundle_sha256, device
     ("cuda:0"), precision ("float32", TF32 or not), seed, warnings as shown to the user. started, ended: with a zone.
     """
 
@@ -77,11 +79,11 @@ def refuse_foreign_sidecar(output: Path) -> None:
         )
 
 
-def write_sidecar(output: Path, record: Provenance, force: bool = False) -> Path:
+def write_sidecar(output: Path, record: Provenance, force: bool = False, together: Together | None = None) -> Path:
     """Write the sidecar of an output, whole or not at all; OutputError if it exists and `force` is not set."""
     path = sidecar_path(output)
     text = json.dumps(document(record, output), indent=2, ensure_ascii=False, allow_nan=False)
-    with publishing(path, force) as temporary:
+    with publishing(path, force, together=together) as temporary:
         temporary.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
     return path
 
@@ -101,7 +103,7 @@ def document(record: Provenance, output: Path) -> dict[str, Any]:
         "Warnings": list(record.warnings),
         "Start": record.started.isoformat(timespec="seconds"),
         "End": record.ended.isoformat(timespec="seconds"),
-        "Versions": {"nfops": __version__, **{name: _version(name) for name in ("numpy", "nibabel")}},
+        "Versions": _versions(),
     }
 
 
@@ -129,6 +131,13 @@ def _position_entry(record: FileRecord) -> dict[str, Any]:
         "orientation": grid.orientation,
         "units": record.units,
     }
+
+
+def _versions() -> dict[str, str | None]:
+    """Of Python, of nfops and of what it computed with: torch only where it was imported."""
+    used = ("numpy", "nibabel", *(["torch"] if "torch" in sys.modules else []))
+    found = {"python": platform.python_version(), "nfops": __version__}
+    return found | {name: _version(name) for name in used}
 
 
 def _version(distribution: str) -> str | None:

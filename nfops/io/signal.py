@@ -82,7 +82,7 @@ def save(path: Path, image: Image, options: SaveOptions) -> tuple[str, ...]:
     values = to_stored(image.values.reshape(image.channels, -1), dtype, path.name)
     names, columns = _named(image.header.columns, values, _position(image.grid, own))
     text = format_text(names, columns, "," if path.suffix.lower() == ".csv" else "\t")
-    with publishing(path, options.force, lambda written: _check(written, values)) as temporary:
+    with publishing(path, options.force, lambda written: _check(written, values), options.together) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return ()
 

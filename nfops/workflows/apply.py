@@ -21,6 +21,9 @@ SMALLEST_VIEW, LARGEST_VIEW = 2.0, 3.0
 UNLIKE = 3.0
 """A scan whose residual is this many times the 99th percentile of the training scans is warned about."""
 
+SMALLEST_SHARE = 0.05
+"""A scan that covers less than this of the range of values that the recipe declares is warned about."""
+
 
 @dataclass(frozen=True)
 class GridRequest:
@@ -62,7 +65,7 @@ def apply(
     encoded = encode_image(translator.engine, source, image, where)
     predicted = replace(encoded, vectors=translator.engine.operate(encoded.vectors))
     drawn = render(translator.engine, target, predicted, grid, "probability" if soft else "output-range")
-    warnings = (*image.header.warnings, *_unlike(translator.bundle, encoded))
+    warnings = (*image.header.warnings, *_unlike(translator.bundle, image, encoded))
     kept = replace(
         image.header,
         is_scaled=False,
@@ -74,9 +77,11 @@ def apply(
     return replace(drawn, header=kept), encoded
 
 
-def _unlike(bundle: Bundle, encoded: Latent) -> tuple[str, ...]:
-    """A warning for a scan of another size than the training's, or that the source field explains far worse."""
+def _unlike(bundle: Bundle, image: Image, encoded: Latent) -> tuple[str, ...]:
+    """A warning for a scan of another size or in other units than the training's, or that the field explains worse."""
     spec = bundle.specs["source"]
+    if other_units := _other_units(spec, image):
+        return (other_units,)
     if spec.radius_mm is not None:
         trained = 2 * np.array(spec.half_extent) * spec.radius_mm
         ratio = encoded.grid.extent_mm[: spec.dims] / trained
@@ -89,6 +94,19 @@ def _unlike(bundle: Bundle, encoded: Latent) -> tuple[str, ...]:
         return ()
     what = f"the source field leaves {found:.2g} of it unexplained, of the training scans at most about {usual:.2g}"
     return (f"the scan looks unlike those the recipe was trained on: {what}",)
+
+
+def _other_units(spec: CodecSpec, image: Image) -> str:
+    """What to say of a scan that hardly varies within the range of values that the recipe declares (C18)."""
+    low, high = spec.intensity.low, spec.intensity.high
+    values = image.values[np.isfinite(image.values)]
+    if spec.intensity.map != "range" or not values.size:
+        return ""
+    least, most = float(values.min()), float(values.max())
+    if min(most, high) - max(least, low) >= SMALLEST_SHARE * (high - low):
+        return ""
+    what = f"its values are from {least:g} to {most:g}, the recipe declares {low:g} to {high:g}"
+    return f"{what}: are they in the right units?"
 
 
 def output_grid(image: Image, spec: CodecSpec, request: GridRequest) -> Grid:
