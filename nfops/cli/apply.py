@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nfops.cli.dicom_output import DicomOutput
 from nfops.cli.options import (
     Session,
     batch_option,
     bundle_option,
+    dicom_option,
     dicom_options,
     dtype_option,
     grid_options,
@@ -46,6 +48,7 @@ EXAMPLES = [
     ("T2 from a T1 volume, slice by slice, on its own grid", "nfops apply -r brain_t1t2 t1.nii.gz --out t2.nii.gz"),
     ("At 256 x 256 in plane", "nfops apply -r knee_pd2t2.yaml scan.nii.gz --out t2.nii.gz --shape 256x256"),
     ("Every scan that find lists", "find scans -name '*.nii.gz' | nfops apply -r r.yaml --batch - --out-dir t2"),
+    ("A DICOM folder to a derived series", "nfops apply -r brain_t1t2 t1_dicom/ --out t2_dicom --dicom"),
     (
         "One part of a Slurm array",
         'nfops apply -r r.yaml scans/ --out-dir t2 --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"',
@@ -64,6 +67,7 @@ EXAMPLES = [
     metavar="DIR",
     help="For many scans, each under its own name.",
 )
+@click.option("--mirror", is_flag=True, help="Keep the inputs' folders below --out-dir.")
 @batch_option
 @null_option
 @shard_option
@@ -71,6 +75,7 @@ EXAMPLES = [
 @grid_options
 @click.option("--soft", is_flag=True, help="Probabilities, not labels (a channel for each).")
 @dtype_option
+@dicom_option
 @pixel_mm_option
 @session_options
 def command(session: Session, inputs: tuple[str, ...], recipe: str, bundle: Path | None, **options: Any) -> int:
@@ -82,20 +87,22 @@ def command(session: Session, inputs: tuple[str, ...], recipe: str, bundle: Path
     """
     places = find_places(recipe, bundle=bundle)
     places.recipe.require_operator()
-    jobs = _jobs(session, inputs, options | {"signals": places.recipe.geometry.dims == 1})
     reading = places.reading(options)
-    request = grid_request(options, reading)
     translator = _translator(places, session, soft=options["soft"])
+    dicom = _dicom_output(translator, soft=options["soft"]) if options["as_dicom"] else None
+    jobs = _jobs(session, inputs, dicom, options | {"signals": places.recipe.geometry.dims == 1})
+    request = grid_request(options, reading)
     _check_shape(translator, options["shape"])
     say(session, f"bundle {places.bundle}, device {translator.engine.device}", verbosity=1)
     is_batch = options["out"] is None
     if is_batch:
-        (check_folder if session.dry_run else make_folder)(options["out_dir"])
-    if not is_batch or options["out_dir"].is_dir():  # where there is no folder yet, nothing is in the way
-        check_outputs(jobs, session)
+        for folder in dict.fromkeys((options["out_dir"], *(job.output.parent for job in jobs))):
+            (check_folder if session.dry_run else make_folder)(folder)
+    # where there is no folder yet, nothing is in the way
+    check_outputs([job for job in jobs if not is_batch or job.output.parent.is_dir()], session, dicom)
     if session.dry_run:
         return plan_only(session, jobs, reading, is_batch=is_batch)
-    made_by = {"command": _command_without(jobs, inputs), "recipe": places.recorded()}
+    made_by = {"command": _command_without(jobs, inputs), "recipe": places.recorded(), "dicom": dicom}
 
     def work(job: Job) -> dict[str, Any]:
         return _apply_one(session, translator, job, request, reading, options | made_by)
@@ -108,7 +115,7 @@ def _command_without(jobs: list[Job], inputs: tuple[str, ...]) -> tuple[str, ...
     return tuple(word for word in command_line() if len(jobs) == 1 or word not in inputs)
 
 
-def _jobs(session: Session, inputs: tuple[str, ...], options: dict[str, Any]) -> list[Job]:
+def _jobs(session: Session, inputs: tuple[str, ...], dicom: DicomOutput | None, options: dict[str, Any]) -> list[Job]:
     from nfops.errors import UsageError
     from nfops.io import list_inputs, plan_outputs, take_shard
     from nfops.io.inputs import Wanted
@@ -125,7 +132,13 @@ def _jobs(session: Session, inputs: tuple[str, ...], options: dict[str, Any]) ->
     everything = list_inputs(inputs, batch, sys.stdin, wanted=wanted, on_empty=empty.append)
     if empty:
         say(session, f"{len(empty)} folders without images were skipped")
-    plan = plan_outputs(everything, options["out"], options["out_dir"])
+    plan = plan_outputs(
+        everything,
+        options["out"],
+        options["out_dir"],
+        None if dicom is None else dicom.ending,
+        is_mirrored=options["mirror"],
+    )
     jobs = [Job(source, output) for source, output in take_shard(plan, options["shard"])]
     if options["shard"]:
         say(session, f"shard {'/'.join(map(str, options['shard']))}: {len(jobs)} of {len(plan)} scans")
@@ -197,7 +210,18 @@ def _apply_one(
         "seed": translator.bundle.recipe.get("seed"),
         "units": "probability" if spec.is_label and options["soft"] else _units(spec),
     }
-    return write_result(session, job, drawn, _save_options(session, job, spec, options), record)
+    return write_result(session, job, drawn, _save_options(session, job, spec, options), record, options["dicom"])
+
+
+def _dicom_output(translator: "Translator", *, soft: bool) -> DicomOutput:
+    bundle = translator.bundle
+    spec = bundle.specs["target"]
+    labels = {label: f"{bundle.name} {label}" for label in spec.labels or (1,) if label}
+    if len(labels) == 1:
+        labels = dict.fromkeys(labels, bundle.name)
+    derivation = f"Predicted by nfops, recipe {bundle.name}, bundle {bundle.digest[:16]}"
+    is_label = spec.is_label and not soft
+    return DicomOutput(f"nfops {bundle.name}", derivation, bundle.digest, False, labels if is_label else None)
 
 
 def _units(spec: "CodecSpec") -> str:

@@ -72,7 +72,15 @@ def _describe_recipe(path: Path) -> dict[str, Any]:
 def text_lines(document: Mapping[str, Any]) -> list[str]:
     """The document for people: the path, then one indented line a fact."""
     facts = [(key, value) for key, value in document.items() if key not in {"path", "warnings"}]
-    return [str(document["path"]), *(f"  {key:<16} {_short(value)}" for key, value in facts if value is not None)]
+    return [str(document["path"]), *(line for key, value in facts if value is not None for line in _fact(key, value))]
+
+
+def _fact(key: str, value: Any) -> list[str]:
+    """A fact on a line; of several series each on its own, as errors list them."""
+    if key == "series":
+        values = [f"{one['index']}: {one['title']}, {one['files']} files" for one in value]
+        return [f"  {name:<16} {text}" for name, text in zip([key, *[""] * len(values)], values, strict=False)]
+    return [f"  {key:<16} {_short(value)}"]
 
 
 def _short(value: Any) -> str:

@@ -174,7 +174,7 @@ progress_option = click.option(
     type=click.Choice(["auto", "plain", "none"]),
     default="auto",
     show_default=True,
-    help="Show progress: as a bar on a terminal and plain lines elsewhere, as plain lines, or not.",
+    help="Show progress: a bar on a terminal, plain lines, or not.",
 )
 
 ALWAYS = (quiet_option, verbose_option, debug_option, json_option)
@@ -244,6 +244,9 @@ series_option = click.option(
 )
 untilt_option = click.option("--untilt", is_flag=True, help="DICOM: make a tilted gantry's grid rectangular.")
 uniform_option = click.option("--resample-uniform", is_flag=True, help="DICOM: even out distances and gaps of slices.")
+dicom_option = click.option(
+    "--dicom", "as_dicom", is_flag=True, help="Write a derived DICOM series, a folder; labels as a SEG file."
+)
 dtype_option = click.option(
     "--dtype", type=click.Choice(DTYPES), default="auto", show_default=True, help="Number type of the output file."
 )

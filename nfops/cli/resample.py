@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nfops.cli.dicom_output import DicomOutput
 from nfops.cli.options import (
     NUMBER,
     SOURCE,
     Session,
     bundle_option,
+    dicom_option,
     dicom_options,
     dtype_option,
     grid_options,
@@ -45,6 +47,7 @@ EXAMPLES = [
         "nfops resample labels.nii.gz --out on_scan.nii.gz --like scan.nii.gz --method nearest",
     ),
     ("Another format, every value and position kept", "nfops resample scan.nii.gz --out scan.nii"),
+    ("A CT series upright and even, as a new series", "nfops resample dicom/ --out upright --untilt --dicom"),
     ("A signal (CSV) of 140 samples at twice its rate", "nfops resample beat.csv --out fine.csv --shape 280"),
 ]
 
@@ -73,6 +76,7 @@ EXAMPLES = [
 @bundle_option
 @click.option("--fill", type=NUMBER, default=0.0, show_default=True, help="Value outside the scan's field of view.")
 @dtype_option
+@dicom_option
 @pixel_mm_option
 @session_options
 def command(session: Session, source: Path, out: Path, method: str, **options: Any) -> int:
@@ -89,7 +93,7 @@ def command(session: Session, source: Path, out: Path, method: str, **options: A
     field = _open_field(session, options) if method == "field" else None
     reading = field.reading if field else read_as(Reading(), options)
     _check_shape(source, reading, options["shape"])
-    check_outputs([job], session)
+    check_outputs([job], session, _dicom_output(method, options))
     if session.dry_run:
         return plan_only(session, [job], reading, is_batch=False)
 
@@ -185,7 +189,15 @@ def _resample_one(
     dtype = options["dtype"]
     if dtype == "auto" and method != "field":
         dtype = _exact_dtype(job, image, is_exact=method == "nearest" or grid.same_as(image.grid, 0))
-    return write_result(session, job, drawn, SaveOptions(dtype=dtype, force=session.force), record)
+    return write_result(
+        session, job, drawn, SaveOptions(dtype=dtype, force=session.force), record, _dicom_output(method, options)
+    )
+
+
+def _dicom_output(method: str, options: dict[str, Any]) -> DicomOutput | None:
+    if not options["as_dicom"]:
+        return None
+    return DicomOutput("nfops resample", f"Resampled by nfops, {method}", method, True)
 
 
 def _grid(image: "Image", options: dict[str, Any], like: "Image | None") -> "Grid":

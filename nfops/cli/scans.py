@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nfops.cli.dicom_output import DicomOutput, check_dicom_outputs, remove_dicom, write_dicom
 from nfops.cli.errors import Terminated, complaint, exit_code
 from nfops.cli.options import Session
 from nfops.cli.progress import say, show_result
@@ -74,16 +75,21 @@ def check_folder(folder: Path) -> None:
         raise OutputError(there, "is a file, expected a directory")
 
 
-def check_outputs(jobs: Sequence[Job], session: Session) -> None:
+def check_outputs(jobs: Sequence[Job], session: Session, dicom: DicomOutput | None = None) -> None:
     """Refuse, before anything is computed, outputs and sidecars that exist or cannot be written."""
     from nfops.io import refuse_existing
     from nfops.io.formats import output_format
     from nfops.io.inputs import paths_of
     from nfops.io.sidecar import refuse_foreign_sidecar, sidecar_path
 
-    for job in jobs:
-        output_format(job.output)
-    outputs = [path for job in jobs for path in (job.output, sidecar_path(job.output))]
+    if dicom is not None:
+        check_dicom_outputs(jobs, dicom, session.force)
+    else:
+        for job in jobs:
+            output_format(job.output)
+    is_file = dicom is None or dicom.labels is not None
+    files = [job.output for job in jobs if is_file]
+    outputs = [*files, *(sidecar_path(job.output) for job in jobs)]
     for job in jobs:
         refuse_foreign_sidecar(job.output)
     refuse_existing(outputs, [path for job in jobs for path in paths_of(job.source)], session.force)
@@ -185,25 +191,24 @@ def on_reference(drawn: "Rendering", reference: "Image | None") -> "Rendering":
 
 
 def write_result(
-    session: Session, job: Job, drawn: "Rendering", options: "SaveOptions", record: dict[str, Any]
+    session: Session,
+    job: Job,
+    drawn: "Rendering",
+    options: "SaveOptions",
+    record: dict[str, Any],
+    dicom: DicomOutput | None = None,
 ) -> dict[str, Any]:
     """Write an output and its sidecar, whole or not at all; what `--json` says of it.
 
     record: fields of `Provenance` that only the command knows, with `source_grid` and `started`; `picture_axes` where
-    a recipe says how pictures lie in the body.
+    a recipe says how pictures lie in the body. dicom: write DICOM, not what the output's name says.
     """
-    from nfops.io import publishing_together, save_slabs
-
     axes = record.pop("picture_axes", None)
-    if writes_picture(job):
-        drawn = for_picture(drawn, axes)
-    slabs = drawn.slabs() if drawn.channels == 1 else iter(drawn.image().values)  # files hold channel after channel
-    with publishing_together(options.force) as together:
-        options = replace(options, together=together)
-        warned = save_slabs(job.output, drawn.grid, drawn.header, slabs, options, channels=drawn.channels)
-        for warning in warned:
-            say(session, f"{job.output}: warning: {warning}")
-        provenance = _write_provenance(job, drawn, (*drawn.header.warnings, *warned), options, record)
+    if dicom is not None:
+        provenance = _write_dicom_result(session, job, drawn, options, record, dicom)
+    else:
+        drawn = for_picture(drawn, axes) if writes_picture(job) else drawn
+        provenance = _write_file(session, job, drawn, options, record)
     grid = drawn.grid
     return {
         "input": str(job.source),
@@ -215,6 +220,38 @@ def write_result(
         "seconds": round((provenance.ended - provenance.started).total_seconds(), 3),
         "warnings": list(provenance.warnings),
     }
+
+
+def _write_file(
+    session: Session, job: Job, drawn: "Rendering", options: "SaveOptions", record: dict[str, Any]
+) -> "Provenance":
+    from nfops.io import publishing_together, save_slabs
+
+    slabs = drawn.slabs() if drawn.channels == 1 else iter(drawn.image().values)  # files hold channel after channel
+    with publishing_together(options.force) as together:
+        options = replace(options, together=together)
+        warned = save_slabs(job.output, drawn.grid, drawn.header, slabs, options, channels=drawn.channels)
+        for warning in warned:
+            say(session, f"{job.output}: warning: {warning}")
+        return _write_provenance(job, drawn, (*drawn.header.warnings, *warned), options, record)
+
+
+def _write_dicom_result(
+    session: Session,
+    job: Job,
+    drawn: "Rendering",
+    options: "SaveOptions",
+    record: dict[str, Any],
+    dicom: DicomOutput,
+) -> "Provenance":
+    warned = write_dicom(job, drawn, dicom, options.force)
+    for warning in warned:
+        say(session, f"{job.output}: warning: {warning}")
+    try:
+        return _write_provenance(job, drawn, (*drawn.header.warnings, *warned), options, record)
+    except BaseException:  # an output without its sidecar would be half a result
+        remove_dicom(job.output)
+        raise
 
 
 def _write_provenance(

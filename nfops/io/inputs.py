@@ -1,5 +1,6 @@
 """Which scans a command works on, and where each result goes: decided before anything starts."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from nfops.io.dicom.headers import is_dicom
 from nfops.io.formats import is_text, output_stem, suffix_of
 from nfops.io.opening import is_folder
 
+MIRROR = "--mirror keeps their folders apart"
 Item = TypeVar("Item")
 Scan: TypeAlias = Path | DicomFiles
 """One input: a file, a folder that is one DICOM scan, or DICOM files that were named one by one."""
@@ -119,10 +121,19 @@ def take_shard(items: Sequence[Item], shard: tuple[int, int] | None) -> list[Ite
     return list(items[shard[0] :: shard[1]])
 
 
-def plan_outputs(inputs: Sequence[Scan], out: Path | None, out_dir: Path | None) -> list[tuple[Scan, Path]]:
+def plan_outputs(
+    inputs: Sequence[Scan],
+    out: Path | None,
+    out_dir: Path | None,
+    ending: str | None = None,
+    *,
+    is_mirrored: bool = False,
+) -> list[tuple[Scan, Path]]:
     """(input, output) for every input: `out` for a single one, else its own name and format in `out_dir`.
 
     An input whose name is none that nfops writes (a folder of slices, a DICOM file) becomes NAME.nii.gz.
+    ending: every output gets this suffix instead, "" for none. is_mirrored: `out_dir` gets the folders that the
+    inputs have below the deepest one that holds them all.
 
     Raises:
         UsageError: both or none given, several inputs for one `out`, or two outputs that would share a file or a
@@ -135,14 +146,25 @@ def plan_outputs(inputs: Sequence[Scan], out: Path | None, out_dir: Path | None)
             raise UsageError("--out", f"takes one input, got {len(inputs)}", "use --out-dir")
         return [(inputs[0], out)]
     assert out_dir is not None  # noqa: S101
-    plan = [(scan, out_dir / _output_name(scan)) for scan in inputs]
+    folders = _mirrored(inputs) if is_mirrored else [Path()] * len(inputs)
+    plan = [(scan, out_dir / at / _output_name(scan, ending)) for scan, at in zip(inputs, folders, strict=True)]
     _refuse_clashes(plan)
     return plan
 
 
-def _output_name(scan: Scan) -> str:
+def _mirrored(inputs: Sequence[Scan]) -> list[Path]:
+    """Where each input is below the deepest folder that holds them all."""
+    names = [(scan.name if isinstance(scan, DicomFiles) else scan).absolute() for scan in inputs]
+    above = [Path(os.path.normpath(name)).parent for name in names]
+    top = os.path.commonpath(above) if above else ""
+    return [folder.relative_to(top) for folder in above]
+
+
+def _output_name(scan: Scan, ending: str | None) -> str:
     path = scan.name if isinstance(scan, DicomFiles) else scan
     name = path.name or path.absolute().name  # "." has no name of its own
+    if ending is not None:
+        return f"{output_stem(path) if suffix_of(path) else name}{ending}"
     if suffix_of(path) == ".dcm":
         return f"{output_stem(path)}.nii.gz"
     return name if suffix_of(path) else f"{name}.nii.gz"
@@ -152,10 +174,10 @@ def _refuse_clashes(plan: Iterable[tuple[Scan, Path]]) -> None:
     owners: dict[str, Scan] = {}
     for source, output in plan:
         # by stem, for the sidecar; in lower case, because some file systems do not tell the cases apart
-        stem = output_stem(output).lower()
+        stem = str(output.with_name(output_stem(output))).lower()
         other = owners.setdefault(stem, source)
         if other is not source:
-            raise UsageError(output, f"two inputs lead to this output or its sidecar: {other} and {source}")
+            raise UsageError(output, f"two inputs lead to this output or its sidecar: {other} and {source}", MIRROR)
 
 
 def _check_shard(shard: tuple[int, int]) -> None:

@@ -55,9 +55,10 @@ class Series:
     notes: tuple[str, ...]
 
     def title(self) -> str:
-        """`#5 "T1 MPRAGE" MR 256x256x176`."""
+        """`#5 "T1 MPRAGE" MR M 256x256x176`: number, description, modality, kind of image, shape."""
+        kind = "/".join(word for word in self.stack.frames[0][0].kind[1:3] if word not in ("", "NONE"))
         shape = "x".join(map(str, self.stack.sizes))
-        return f'#{self.number or "?"} "{self.description}" {self.modality} {shape}'
+        return " ".join(filter(None, (f"#{self.number or '?'}", f'"{self.description}"', self.modality, kind, shape)))
 
 
 @dataclass(frozen=True, eq=False)

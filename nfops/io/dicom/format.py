@@ -91,6 +91,7 @@ def _listed(found: Found) -> list[dict[str, Any]]:
             "number": series.number,
             "description": series.description,
             "modality": series.modality,
+            "title": series.title(),
             "shape": list(series.stack.sizes),
             "files": len(series.stack.files),
         }
