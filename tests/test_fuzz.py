@@ -14,6 +14,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from damage import TEXT, WORDS, damaged, edited
 from nifti_files import OBLIQUE, make, stored
@@ -144,7 +145,43 @@ def bundle_file(name: str) -> Callable[[Path], Path]:
     return write
 
 
+def dicom(name: str) -> Callable[[Path], Path]:
+    """A small real file out of pydicom's own tests."""
+
+    def copy(folder: Path) -> Path:
+        content = (Path(pydicom.__file__).parent / "data" / "test_files" / name).read_bytes()
+        (folder / "slice.dcm").write_bytes(content)
+        return folder / "slice.dcm"
+
+    return copy
+
+
+def dicom_series(folder: Path) -> Path:
+    """One slice of a series of five; the others stay whole."""
+    dataset = pydicom.dcmread(dicom("MR_small.dcm")(folder))
+    (folder / "slice.dcm").unlink()
+    (folder / "series").mkdir()
+    for number in range(5):
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.{number + 1}"
+        dataset.ImagePositionPatient = [-80.0, -90.0, 4.5 * number]
+        dataset.InstanceNumber = number + 1
+        dataset.save_as(folder / "series" / f"{number}.dcm")
+    return folder / "series" / "2.dcm"
+
+
+def read_series(path: Path) -> str:
+    return read_image(path.parent)
+
+
 SUBJECTS = {
+    "dicom": Subject(dicom("MR_small.dcm"), read_image),
+    "dicom implicit": Subject(dicom("MR_small_implicit.dcm"), read_image),
+    "dicom big-endian": Subject(dicom("MR_small_bigendian.dcm"), read_image),
+    "dicom RLE": Subject(dicom("MR_small_RLE.dcm"), read_image),
+    "dicom JPEG-LS": Subject(dicom("MR_small_jpeg_ls_lossless.dcm"), read_image),
+    "dicom JPEG 2000": Subject(dicom("MR_small_jp2klossless.dcm"), read_image),
+    "dicom frames": Subject(dicom("rtdose.dcm"), read_image),
+    "dicom series": Subject(dicom_series, read_series),
     "nii": Subject(nifti("a.nii"), read_image),
     "nii float64": Subject(nifti("a.nii", dtype="float64"), read_image),
     "nii big-endian": Subject(nifti_big_endian, read_image),

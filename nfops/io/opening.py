@@ -71,7 +71,7 @@ def _refuse_stand_in(path: Path, start: bytes) -> None:
     if text.startswith((b"<!doctype html", b"<html")):
         raise InputError(path, "is a web page, not an image", "the download failed")
     if text.startswith(b"<?xml"):
-        raise InputError(path, "is an XML document, not an image", "where an image should be, the download failed")
+        raise InputError(path, "is an XML document, not an image", "if it was downloaded, the download failed")
 
 
 def refuse_text(path: Path, start: bytes) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -109,7 +110,9 @@ def _value(dataset: "Dataset", keyword: str) -> Any:
             return _split(plain)
         if vr == "US" and len(raw) == 2:
             return int.from_bytes(raw, "little" if element.is_little_endian else "big")
-        return dataset[tag_of(keyword)].value
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an odd value is no reason to speak of it before the user
+            return dataset[tag_of(keyword)].value
     except KeyError:
         return None
     except Exception:  # pydicom raises nearly anything at a damaged value: it counts as missing

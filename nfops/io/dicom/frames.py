@@ -75,8 +75,10 @@ def what_is_missing(dataset: "Dataset") -> str:
 
 def kind_of_document(dataset: "Dataset") -> str:
     """What a DICOM file is, in words: the name of its SOP class."""
-    uid = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
-    return str(getattr(uid, "name", uid or "an unknown kind of document"))
+    from pydicom.uid import UID
+
+    uid = text(dataset, "SOPClassUID") or text(dataset.file_meta, "MediaStorageSOPClassUID")
+    return UID(uid, validation_mode=0).name if uid else "an unknown kind of document"
 
 
 def plain_frame(path: Path, dataset: "Dataset") -> Frame:

@@ -52,7 +52,7 @@ def read_header(path: Path) -> "Dataset":
     """
     import pydicom
 
-    with refusing(path, "damaged DICOM header"):
+    with refusing(path, "damaged DICOM header"), _refusing_lengths(path):
         tags = list(wanted_tags())
         dataset = pydicom.dcmread(path, force=True, defer_size=DEFERRED_BYTES, specific_tags=tags)
         syntax = dataset.file_meta.get("TransferSyntaxUID")
@@ -61,6 +61,16 @@ def read_header(path: Path) -> "Dataset":
     if not len(dataset) and not len(dataset.file_meta):
         raise InputError(path, "holds no DICOM elements", "copy it again")
     return dataset
+
+
+@contextmanager
+def _refusing_lengths(path: Path) -> Iterator[None]:
+    """Of an element that claims more bytes than the memory holds, pydicom would read as many."""
+    try:
+        yield
+    except MemoryError as error:
+        size = path.stat().st_size
+        raise InputError(path, f"an element claims more bytes than the {size} of the file", "copy it again") from error
 
 
 @contextmanager

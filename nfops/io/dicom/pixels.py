@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 DECODERS = "pip install 'nfops[dicom]'"
 AGAIN = "the file is damaged: copy it again"
+LEAST_BOMB, LARGEST_RATIO = 64 << 20, 1000
+"""Even a picture of zeros packs no better than this: the header lies."""
+
+LARGE = 1 << 30
 NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
 """Implicit and explicit little endian."""
 
@@ -58,6 +62,12 @@ def stored_range(dataset: "Dataset") -> tuple[float, float]:
     return 0.0, 2.0**bits - 1
 
 
+def promised_bytes(path: Path, dataset: "Dataset") -> int:
+    """How many bytes the decoded pixels of a file take, by its header."""
+    samples = whole(dataset, "Rows") * whole(dataset, "Columns") * whole(dataset, "SamplesPerPixel", 1)
+    return samples * whole(dataset, "BitsAllocated", 16) // 8 * frame_count(path, dataset)
+
+
 def refuse_undecodable(path: Path, dataset: "Dataset") -> None:
     """Raise InputError, before anything is decoded, for a transfer syntax that this installation cannot decode."""
     from pydicom.pixels import get_decoder
@@ -71,14 +81,22 @@ def refuse_undecodable(path: Path, dataset: "Dataset") -> None:
         raise InputError(path, f"has the transfer syntax {syntax.name} ({syntax}), which nfops does not read") from None
     if not is_available:
         raise InputError(path, f"no decoder is installed for {syntax.name} ({syntax})", DECODERS)
+    promised = promised_bytes(path, dataset)
+    if promised > LEAST_BOMB + LARGEST_RATIO * path.stat().st_size:
+        raise InputError(path, f"promises {promised} bytes of pixels in a file of {path.stat().st_size}", AGAIN)
 
 
 @contextmanager
 def _refusing_stream(path: Path, dataset: "Dataset") -> Iterator[None]:
     """As `refusing`, for pixels that a codec unpacks; what its C library prints is kept from the terminal."""
     syntax = _syntax(dataset)
-    with refusing(path, f"no decoder here can unpack its {getattr(syntax, 'name', '')}"), _silenced_stderr():
-        yield
+    try:
+        with refusing(path, f"no decoder here can unpack its {getattr(syntax, 'name', '')}"), _silenced_stderr():
+            yield
+    except MemoryError as error:  # a fragment that claims more than there is, unless the picture itself is large
+        if promised_bytes(path, dataset) > LARGE:
+            raise
+        raise InputError(path, "damaged stream of compressed pixels", AGAIN) from error
 
 
 @contextmanager
@@ -131,9 +149,22 @@ def _decoded(path: Path, dataset: "Dataset", wanted: Sequence[int]) -> Iterator[
         yield from (_masked(plain.read(path, index), bits) for index in wanted)
         return
     _complete(dataset)
+    plugin = _decoder_plugin(dataset)
     is_single = frame_count(path, dataset) == 1
-    for frame in [pixel_array(dataset)] if is_single else iter_pixels(dataset, indices=list(wanted)):
+    many = iter_pixels(dataset, indices=list(wanted), decoding_plugin=plugin)
+    for frame in [pixel_array(dataset, decoding_plugin=plugin)] if is_single else many:
         yield _masked(_coloured(frame, dataset), bits)
+
+
+def _decoder_plugin(dataset: "Dataset") -> str:
+    """The decoder to use, "" for pydicom's own choice: gdcm, its first one, ends the process at damaged JPEG 2000."""
+    from pydicom.pixels import get_decoder
+
+    syntax = _syntax(dataset)
+    if syntax is None or not _is_compressed(dataset):
+        return ""
+    available = get_decoder(syntax).available_plugins
+    return next((plugin for plugin in ("pyjpegls", "pylibjpeg", "pillow") if plugin in available), "")
 
 
 @dataclass(frozen=True)
@@ -168,7 +199,7 @@ def _plain_layout(path: Path, dataset: "Dataset") -> _PlainLayout | None:
     if element.value is not None or not isinstance(start := getattr(element, "value_tell", None), int):
         return None
     rows, columns = whole(dataset, "Rows"), whole(dataset, "Columns")
-    promised = rows * columns * allocated // 8 * frame_count(path, dataset)
+    promised = promised_bytes(path, dataset)
     if element.length < promised:
         raise InputError(path, f"its pixels take {element.length} bytes, its header promises {promised}", AGAIN)
     sign = "i" if whole(dataset, "PixelRepresentation") == 1 else "u"
