@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+    from pydicom.tag import BaseTag
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 KEYWORDS = """
@@ -38,19 +39,22 @@ NUMBER_VRS = frozenset({"DS", "IS"})
 
 
 @functools.cache
-def tag_of(keyword: str) -> int:
-    """The tag of a keyword of the standard."""
+def tag_of(keyword: str) -> "BaseTag":
+    """The tag of a keyword of the standard, as pydicom takes it without converting it again."""
     from pydicom.datadict import tag_for_keyword
+    from pydicom.tag import Tag
 
     tag = tag_for_keyword(keyword)
     assert tag is not None, keyword  # noqa: S101 - our own table
-    return int(tag)
+    return Tag(tag)
 
 
 @functools.cache
-def wanted_tags() -> tuple[int, ...]:
+def wanted_tags() -> "tuple[BaseTag, ...]":
     """Every element that a scan is read by; the others, a patient's name among them, are passed over."""
-    return tuple(tag_of(keyword) for keyword in (*KEYWORDS, *PIXEL_KEYWORDS)) + PRIVATE
+    from pydicom.tag import Tag
+
+    return tuple(tag_of(keyword) for keyword in (*KEYWORDS, *PIXEL_KEYWORDS)) + tuple(Tag(tag) for tag in PRIVATE)
 
 
 def has(dataset: "Dataset", keyword: str) -> bool:

@@ -16,6 +16,7 @@ from nfops.io.dicom.headers import refusing
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+UIH_GROUP = 0x00650010
 UIH_CREATOR = "Image Private Header"
 
 
@@ -26,6 +27,8 @@ def is_siemens_mosaic(dataset: "Dataset") -> bool:
 
 def uih_slices(dataset: "Dataset") -> "list[Dataset]":
     """The description of each slice of a United Imaging grid, [] for any other picture."""
+    if UIH_GROUP not in dataset:
+        return []
     try:
         block = dataset.private_block(0x0065, UIH_CREATOR)
     except KeyError:
