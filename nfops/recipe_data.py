@@ -103,6 +103,10 @@ class Data:
     picture: Picture | None = setting(
         default=None, metadata=about("For pictures without a position (PNG, TIFF, radiographs).")
     )
+    map: Literal["none", "t"] = setting(
+        default="none",
+        metadata=about("4-D scans in apply: t translates one volume after the other, none refuses them."),
+    )
     dicom: Dicom = setting(default_factory=Dicom, metadata=about("What DICOM files leave open."))
 
     def __post_init__(self) -> None:

@@ -857,3 +857,25 @@ sys.exit("torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, env=ENVIRONMENT, check=False)
     assert done.returncode == 0
+
+
+def test_b10_c17_a_recipe_may_take_a_4d_scan_volume_by_volume(shades, here):
+    scans = [nibabel.load(shades.data / "source" / f"s{n}.nii.gz") for n in (0, 1)]
+    both = np.stack([np.asarray(scan.dataobj) for scan in scans], axis=-1)
+    image = nibabel.Nifti1Image(both, scans[0].affine)
+    image.header.set_zooms((*scans[0].header.get_zooms()[:3], 2.5))
+    image.to_filename(here / "both.nii.gz")
+    ran = nfops("apply", *shades.options(), "both.nii.gz", "--out", "no.nii.gz")
+    assert (ran.code, len(ran.err.splitlines())) == (3, 1)
+    assert "expected 1 channel, got 2" in ran.err
+    assert "data.map: t" in ran.err
+    mapped = shades.recipe.with_name("mapped.yaml")
+    mapped.write_text(shades.recipe.read_text().replace("data:\n", "data:\n  map: t\n"))
+    assert nfops("apply", "--recipe", mapped, "both.nii.gz", "--out", "t.nii.gz", "-q").code == 0
+    written = nibabel.load(here / "t.nii.gz")
+    assert written.shape == both.shape
+    assert written.header.get_zooms()[3] == 2.5
+    for t in (0, 1):
+        nibabel.Nifti1Image(both[..., t], scans[0].affine).to_filename(here / "one.nii.gz")
+        assert nfops("apply", "--recipe", mapped, "one.nii.gz", "--out", "o.nii.gz", "-fq").code == 0
+        assert np.allclose(np.asarray(nibabel.load(here / "o.nii.gz").dataobj), np.asarray(written.dataobj)[..., t])

@@ -102,7 +102,12 @@ def command(session: Session, inputs: tuple[str, ...], recipe: str, bundle: Path
     check_outputs([job for job in jobs if not is_batch or job.output.parent.is_dir()], session, dicom)
     if session.dry_run:
         return plan_only(session, jobs, reading, is_batch=is_batch)
-    made_by = {"command": _command_without(jobs, inputs), "recipe": places.recorded(), "dicom": dicom}
+    made_by = {
+        "command": _command_without(jobs, inputs),
+        "recipe": places.recorded(),
+        "dicom": dicom,
+        "map": places.recipe.data.map,
+    }
 
     def work(job: Job) -> dict[str, Any]:
         return _apply_one(session, translator, job, request, reading, options | made_by)
@@ -190,11 +195,12 @@ def _apply_one(
     options: dict[str, Any],
 ) -> dict[str, Any]:
     from nfops.io import load_image
-    from nfops.workflows.apply import apply
+    from nfops.workflows.apply import apply, apply_to_each
 
     started = datetime.now(UTC)
     image = load_image(job.source, reading)
-    drawn, encoded = apply(translator, image, request, soft=options["soft"], where=job.source)
+    translate = apply_to_each if options["map"] == "t" and image.header.ndim == 4 else apply
+    drawn, encoded = translate(translator, image, request, soft=options["soft"], where=job.source)
     drawn = on_reference(drawn, request.like)
     for warning in drawn.header.warnings:
         say(session, f"{job.source}: warning: {warning}")

@@ -1,15 +1,17 @@
 """Encode -> operator -> decode on one scan, at any output grid."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from nfops.arrays import Array
 from nfops.bundle import Bundle, load_bundle
 from nfops.codec_spec import CodecSpec
 from nfops.coding import encode_image
 from nfops.engines import Engine, open_engine
-from nfops.errors import BundleError
+from nfops.errors import BundleError, UsageError
 from nfops.grid import Grid
 from nfops.image import Image
 from nfops.latents import Latent
@@ -75,6 +77,35 @@ def apply(
         warnings=warnings,
     )
     return replace(drawn, header=kept), encoded
+
+
+def apply_to_each(
+    translator: Translator, image: Image, request: GridRequest, *, soft: bool = False, where: object = "image"
+) -> tuple[Rendering, Latent]:
+    """As `apply`, for each volume of a 4-D scan by itself: the predictions as a 4-D image, the latents one by one."""
+    volumes = [Image(values[None], image.grid, image.header) for values in image.values]
+    drawn, encoded = zip(
+        *(
+            apply(translator, volume, request, soft=soft, where=f"{where}, volume {t + 1}")
+            for t, volume in enumerate(volumes)
+        ),
+        strict=True,
+    )
+    first: Rendering = drawn[0]
+    if first.channels != 1:
+        raise UsageError("--soft", f"gives {first.channels} channels, for which a 4-D scan has no axis left")
+    header = replace(first.header, ndim=4, time_step=image.header.time_step)
+    latents = replace(
+        encoded[0],
+        vectors=np.concatenate([each.vectors for each in encoded]),
+        scales=tuple(scale for each in encoded for scale in each.scales),
+        residual=np.concatenate([each.residual for each in encoded]),
+    )
+
+    def slabs() -> Iterator[Array]:
+        yield np.concatenate([each.image().values for each in drawn])
+
+    return Rendering(first.grid, header, len(drawn), slabs), latents
 
 
 def _unlike(bundle: Bundle, image: Image, encoded: Latent) -> tuple[str, ...]:
