@@ -35,6 +35,8 @@ POINTS_AT_ONCE, PRODUCTS_AT_ONCE = 1 << 20, 1 << 22
 class Mapping:
     """Output index -> input index: matrix (4, 4); shape_in, shape_out; nudge (3,) decides ties of "nearest".
 
+    is_averaging: an output voxel is the mean over its cell, not the value at its centre.
+
     A tie goes to the voxel further along a fixed world direction: the same one however the axes are stored.
     """
 
@@ -42,6 +44,7 @@ class Mapping:
     shape_in: tuple[int, int, int]
     shape_out: tuple[int, int, int]
     nudge: Array
+    is_averaging: bool = True
 
     @classmethod
     def between(cls, source: Grid, target: Grid) -> "Mapping":
@@ -79,16 +82,18 @@ class Mapping:
     @property
     def sub_points(self) -> tuple[int, int, int]:
         """Points per output cell along each output axis: one per input voxel that it spans."""
+        if not self.is_averaging:
+            return 1, 1, 1
         i, j, k = (max(1, math.ceil(step - 1e-6)) for step in np.linalg.norm(self.matrix[:3, :3], axis=0))
         return i, j, k
 
 
-def resample(image: Image, grid: Grid, method: str = "cubic", fill: float = 0.0) -> Image:
+def resample(image: Image, grid: Grid, method: str = "cubic", fill: float = 0.0, *, is_averaging: bool = True) -> Image:
     """An image's values on another grid of the same world.
 
     method: "cubic" (cubic B-spline through the values), "linear", or "nearest", which copies values and makes no new
     one (labels). Grids whose voxels coincide (the same, flipped, cropped, axes swapped) copy values exactly. NaN
-    spreads along whole lines, except with "nearest".
+    spreads along whole lines, except with "nearest". is_averaging: False samples coarse voxels at their centres.
 
     Raises:
         UsageError: an unknown method. MemoryLimitError: a result larger than the memory.
@@ -96,7 +101,7 @@ def resample(image: Image, grid: Grid, method: str = "cubic", fill: float = 0.0)
     if method not in METHODS:
         raise UsageError("method", f"expected one of {', '.join(METHODS)}, got {method!r}")
     require_memory("resample", math.prod(grid.shape) * image.channels * image.values.itemsize, "the result")
-    mapping = Mapping.between(image.grid, grid)
+    mapping = replace(Mapping.between(image.grid, grid), is_averaging=is_averaging)
     copying, aligned = mapping.copying(), mapping.aligned()
     is_copy, is_aligned = (
         mapping.distance(m) < t for m, t in ((copying, CENTRE_TOLERANCE), (aligned, ALIGNED_TOLERANCE))

@@ -10,6 +10,8 @@ import pytest
 from cli_fixtures import OBLIQUE, corners, names, nfops, nifti, save_nifti, shade, shades
 from PIL import Image as Picture
 
+from nfops.resampling import resample
+
 AFFINES = {
     "oblique": OBLIQUE,
     "sagittal": np.array([[0, 0, 3.0, -20], [-2.2, 0, 0, 30], [0, 1.7, 0, -25], [0, 0, 0, 1.0]]),
@@ -155,6 +157,43 @@ def test_b23_a_coarser_grid_averages(here):
 # --- through a field ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("words", "expected"), [((), 2), (("--no-antialias",), 6)])
+def test_b23_without_antialiasing_coarse_voxels_are_samples(here, words, expected):
+    values = np.zeros((9, 8, 3))
+    values[1::3] = 6
+    save_nifti(here / "a.nii", values)
+    ran = nfops("resample", "a.nii", "--out", "b.nii", "--shape", "3x8", "--method", "linear", *words)
+    assert ran.code == 0, ran.err
+    assert np.allclose(nifti(here / "b.nii")[0], expected)
+
+
+def test_b22_beyond_a_ct_scan_is_its_smallest_value(here, shared_data):
+    series = shared_data / "dicom" / "ct_philips_tilt" / "dcm"
+    slices = sorted(path for path in series.rglob("*") if path.is_file())
+    assert nfops("resample", slices[0], "--out", "slice.nii.gz").code == 0
+    slice_ = nibabel.load("slice.nii.gz")
+    affine = slice_.affine.copy()
+    affine[:3, 3] -= affine[:3, 0] * 40
+    save_nifti("beside.nii.gz", np.zeros((60, 512, 1), np.float32), affine)
+    for words, expected in (((), float(np.asarray(slice_.dataobj).min())), (("--fill", 7), 7)):
+        assert nfops("resample", slices[0], "--out", "o.nii.gz", "--like", "beside.nii.gz", "-f", *words).code == 0
+        assert np.asarray(nibabel.load("o.nii.gz").dataobj)[0, 0, 0] == expected
+
+
+def test_c55_an_input_that_changes_while_it_is_read_gives_no_output(here, monkeypatch):
+    save_nifti("a.nii.gz", np.arange(60, dtype=np.float32).reshape(5, 4, 3), np.eye(4))
+
+    def changing(*arguments, **options):
+        (here / "a.nii.gz").write_bytes(b"something else")
+        return resample(*arguments, **options)
+
+    monkeypatch.setattr("nfops.resampling.resample", changing)
+    ran = nfops("resample", "a.nii.gz", "--out", "o.nii.gz", "--shape", "9x9")
+    assert (ran.code, len(ran.err.splitlines())) == (3, 1)
+    assert "changed while it was read" in ran.err
+    assert names(here) == ["a.nii.gz"]
+
+
 def test_the_field_shows_the_scan_in_its_own_units_and_the_sidecar_names_the_bundle(shades, here):
     values = shade(np.random.default_rng(9))
     save_nifti(here / "a.nii", values)
@@ -248,7 +287,7 @@ def test_the_sidecar_says_how(here):
     record = json.loads((here / "b.json").read_text())
     words = ["nfops", "resample", "INPUT[0]", "--out", "OUTPUT", "--spacing", "2"]
     assert record["GeneratedBy"][0]["Command"] == words
-    assert record["Recipe"] == {"method": "cubic", "fill": 0.0}
+    assert record["Recipe"] == {"method": "cubic", "fill": 0.0, "antialias": True}
     assert str(here) not in (here / "b.json").read_text()
 
 

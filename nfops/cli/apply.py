@@ -35,6 +35,7 @@ from nfops.cli.scans import (
     on_reference,
     plan_only,
     run_jobs,
+    stamps,
     write_result,
     writes_picture,
 )
@@ -198,6 +199,7 @@ def _apply_one(
     from nfops.workflows.apply import apply, apply_to_each
 
     started = datetime.now(UTC)
+    seen = stamps(job.source)
     image = load_image(job.source, reading)
     translate = apply_to_each if options["map"] == "t" and image.header.ndim == 4 else apply
     drawn, encoded = translate(translator, image, request, soft=options["soft"], where=job.source)
@@ -208,6 +210,7 @@ def _apply_one(
     record = {
         "command": options["command"],
         "started": started,
+        "stamps": seen,
         "source_grid": image.grid,
         "picture_axes": None if reading.picture is None else reading.picture.axes_3d,
         "recipe": options["recipe"] | {"residual": float(encoded.residual.mean())},

@@ -29,6 +29,7 @@ from nfops.cli.scans import (
     plan_only,
     read_as,
     run_jobs,
+    stamps,
     write_result,
     writes_picture,
 )
@@ -74,7 +75,8 @@ EXAMPLES = [
 )
 @click.option("-r", "--recipe", metavar="NAME|FILE", help="The recipe whose source field --method field reads.")
 @bundle_option
-@click.option("--fill", type=NUMBER, default=0.0, show_default=True, help="Value outside the scan's field of view.")
+@click.option("--fill", type=NUMBER, help="Value outside the scan's field of view.  [default: 0; for CT the smallest]")
+@click.option("--no-antialias", is_flag=True, help="Sample coarser voxels at their centres, average nothing.")
 @dtype_option
 @dicom_option
 @pixel_mm_option
@@ -168,13 +170,15 @@ def _resample_one(
     from nfops.io import SaveOptions, load_image
 
     started = datetime.now(UTC)
+    seen = stamps(job.source)
     image = load_image(job.source, reading)
     like = None if options["like"] is None else load_image(options["like"], replace(reading, series=None, modality=()))
     grid = _grid(image, options, like)
-    record: dict[str, Any] = {"command": command_line(), "started": started, "source_grid": image.grid}
+    record: dict[str, Any] = {"command": command_line(), "started": started, "stamps": seen, "source_grid": image.grid}
     if field is None:
-        drawn = _interpolated(image, grid, method, options["fill"])
-        record["recipe"] = {"method": method, "fill": options["fill"]}
+        fill = options["fill"] if options["fill"] is not None else _outside(image)
+        drawn = _interpolated(image, grid, method, fill, is_averaging=not options["no_antialias"])
+        record["recipe"] = {"method": method, "fill": fill, "antialias": not options["no_antialias"]}
     else:
         drawn = _through_field(session, job, image, grid, field)
         record["recipe"] = {"method": method, **field.recipe}
@@ -210,11 +214,18 @@ def _grid(image: "Image", options: dict[str, Any], like: "Image | None") -> "Gri
     return choose_grid(image.grid, options["shape"], spacing, like.grid if like else None, image.header.slice_axis)
 
 
-def _interpolated(image: "Image", grid: "Grid", method: str, fill: float) -> "Rendering":
+def _outside(image: "Image") -> float:
+    """What lies beyond a scan: air in CT, nothing elsewhere (B22)."""
+    import numpy as np
+
+    return float(np.nanmin(image.values)) if image.header.modality == "CT" else 0.0
+
+
+def _interpolated(image: "Image", grid: "Grid", method: str, fill: float, *, is_averaging: bool) -> "Rendering":
     from nfops.rendering import Rendering
     from nfops.resampling import looks_like_labels, resample
 
-    result = resample(image, grid, method, fill)
+    result = resample(image, grid, method, fill, is_averaging=is_averaging)
     header = result.header
     if method != "nearest" and not grid.same_as(image.grid, 0) and looks_like_labels(image):
         what = f"this looks like a label map: {method} makes values between its labels, --method nearest does not"

@@ -95,6 +95,19 @@ def check_outputs(jobs: Sequence[Job], session: Session, dicom: DicomOutput | No
     refuse_existing(outputs, [path for job in jobs for path in paths_of(job.source)], session.force)
 
 
+def stamps(scan: "Scan") -> tuple[tuple[int, int], ...]:
+    """Size and time of change of an input's files: what is read twice must be the same both times (C55).
+
+    () where they cannot be asked: reading them will say why.
+    """
+    from nfops.io.inputs import paths_of
+
+    try:
+        return tuple((status.st_size, status.st_mtime_ns) for status in (path.stat() for path in paths_of(scan)))
+    except OSError:
+        return ()
+
+
 def run_jobs(session: Session, jobs: Sequence[Job], work: Callable[[Job], dict[str, Any]], *, is_batch: bool) -> int:
     """Do every job and show what came of it; the exit code. A single job's error is raised, a batch goes on."""
     if not is_batch:
@@ -200,8 +213,9 @@ def write_result(
 ) -> dict[str, Any]:
     """Write an output and its sidecar, whole or not at all; what `--json` says of it.
 
-    record: fields of `Provenance` that only the command knows, with `source_grid` and `started`; `picture_axes` where
-    a recipe says how pictures lie in the body. dicom: write DICOM, not what the output's name says.
+    record: fields of `Provenance` that only the command knows, with `source_grid`, `started` and the input's
+    `stamps`; `picture_axes` where a recipe says how pictures lie in the body. dicom: write DICOM, not what the
+    output's name says.
     """
     axes = record.pop("picture_axes", None)
     if dicom is not None:
@@ -263,6 +277,8 @@ def _write_provenance(
     together = options.together
     written = job.output if together is None else together.waiting[job.output]
     source_grid, units = record.pop("source_grid"), record.pop("units", "")
+    if record.pop("stamps") != stamps(job.source):
+        raise InputError(job.source, "changed while it was read", "run again when nothing writes to it any more")
     provenance = Provenance(
         inputs=(str(job.source),),
         sources=(FileRecord.of(job.source, source_grid, files=drawn.header.files),),
