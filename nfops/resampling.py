@@ -106,6 +106,7 @@ def resample(image: Image, grid: Grid, method: str = "cubic", fill: float = 0.0,
     is_copy, is_aligned = (
         mapping.distance(m) < t for m, t in ((copying, CENTRE_TOLERANCE), (aligned, ALIGNED_TOLERANCE))
     )
+    is_copy = is_copy and max(mapping.sub_points) == 1  # every third voxel is no copy of the two between
     result = np.empty((image.channels, *grid.shape), image.values.dtype)
     for channel, out in zip(image.values, result, strict=True):
         if is_copy or method == "nearest":
