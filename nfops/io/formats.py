@@ -9,6 +9,7 @@ from nfops.arrays import Array
 from nfops.errors import InputError, UsageError
 from nfops.grid import Grid
 from nfops.image import Header, Image
+from nfops.io.contents import GZIP, content_of, refuse_detached, refuse_name
 from nfops.io.dicom.finding import DicomFiles
 from nfops.io.dicom.headers import looks_like_dicom
 from nfops.io.opening import first_bytes, is_folder, refuse_text
@@ -18,6 +19,10 @@ from nfops.io.saving import SaveOptions
 FORMATS = {
     ".nii.gz": "nifti",
     ".nii": "nifti",
+    ".mgz": "mgh",
+    ".mgh": "mgh",
+    ".nrrd": "itk",
+    ".mha": "itk",
     ".png": "picture",
     ".tif": "picture",
     ".tiff": "picture",
@@ -77,15 +82,18 @@ def input_format(scan: Path | DicomFiles) -> Format:
     """The module that reads `scan`: a folder and whatever begins like DICOM are DICOM, the rest goes by its suffix.
 
     Raises:
-        NotFoundError, InputError: as `first_bytes`, or no module knows the suffix.
+        NotFoundError, InputError: as `first_bytes`, or no module knows the suffix, or the content is of another one.
     """
     if isinstance(scan, DicomFiles) or is_folder(scan):
         return _module("dicom.format")
     start = first_bytes(scan)
     if looks_like_dicom(start):
         return _module("dicom.format")
-    suffix = suffix_of(scan)
-    if not is_text(scan):
+    refuse_detached(scan)
+    suffix, content = suffix_of(scan), content_of(start)
+    if content and FORMATS.get(suffix) != content.module:
+        refuse_name(scan, output_stem(scan), content, is_packed=start.startswith(GZIP))
+    if not is_text(scan) and not content:
         refuse_text(scan, start)
     if not suffix:
         raise InputError(scan, "unknown image format", f"supported: {', '.join(FORMATS)} and DICOM")
