@@ -22,6 +22,7 @@ from nfops.cli.options import (
     session_options,
     shard_option,
 )
+from nfops.cli.pipes import DASH, check_pipes, received, write_out
 from nfops.cli.places import Places, find_places
 from nfops.cli.progress import say
 from nfops.cli.scans import (
@@ -33,7 +34,6 @@ from nfops.cli.scans import (
     on_reference,
     plan_only,
     run_jobs,
-    write_result,
     writes_picture,
 )
 
@@ -80,6 +80,7 @@ def command(session: Session, inputs: tuple[str, ...], recipe: str, bundle: Path
     decoded on the output grid, which is the scan's own unless --shape, --spacing or --like says otherwise. A 2-D
     recipe goes through a volume slice by slice. Each output gets a sidecar NAME.json that says how it was made.
     """
+    check_pipes(session, inputs, options)
     places = find_places(recipe, bundle=bundle)
     places.recipe.require_operator()
     jobs = _jobs(session, inputs, options | {"signals": places.recipe.geometry.dims == 1})
@@ -114,6 +115,8 @@ def _jobs(session: Session, inputs: tuple[str, ...], options: dict[str, Any]) ->
     from nfops.io.inputs import Wanted
     from nfops.io.opening import first_bytes
 
+    if DASH in inputs:
+        return [Job(received(), options["out"])]
     batch = None if options["batch"] is None else str(options["batch"])
     for name in inputs:
         if name and not os.path.lexists(name):
@@ -197,7 +200,7 @@ def _apply_one(
         "seed": translator.bundle.recipe.get("seed"),
         "units": "probability" if spec.is_label and options["soft"] else _units(spec),
     }
-    return write_result(session, job, drawn, _save_options(session, job, spec, options), record)
+    return write_out(session, job, drawn, _save_options(session, job, spec, options), record)
 
 
 def _units(spec: "CodecSpec") -> str:

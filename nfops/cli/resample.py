@@ -18,6 +18,7 @@ from nfops.cli.options import (
     pixel_mm_option,
     session_options,
 )
+from nfops.cli.pipes import DASH, check_pipes, received, write_out
 from nfops.cli.progress import say
 from nfops.cli.scans import (
     Job,
@@ -27,7 +28,6 @@ from nfops.cli.scans import (
     plan_only,
     read_as,
     run_jobs,
-    write_result,
     writes_picture,
 )
 
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from nfops.bundle import Bundle
     from nfops.grid import Grid
     from nfops.image import Image
-    from nfops.io import Reading
+    from nfops.io import PipedScan, Reading
+    from nfops.io.inputs import Scan
     from nfops.rendering import Rendering
 
 EXAMPLES = [
@@ -84,11 +85,12 @@ def command(session: Session, source: Path, out: Path, method: str, **options: A
     """
     from nfops.io import Reading
 
-    job = Job(source, out)
+    check_pipes(session, [source], {**options, "out": out})
     _check_options(session, method, options)
     field = _open_field(session, options) if method == "field" else None
     reading = field.reading if field else read_as(Reading(), options)
-    _check_shape(source, reading, options["shape"])
+    job = Job(received() if str(source) == DASH else source, out)
+    _check_shape(job.source, reading, options["shape"])
     check_outputs([job], session)
     if session.dry_run:
         return plan_only(session, [job], reading, is_batch=False)
@@ -125,7 +127,7 @@ def _check_options(session: Session, method: str, options: dict[str, Any]) -> No
         raise DeviceError("--device", f"--method {method} computes on the CPU only", "use --device cpu or auto")
 
 
-def _check_shape(source: Path, reading: "Reading", shape: tuple[int, ...] | None) -> None:
+def _check_shape(source: "Scan | PipedScan", reading: "Reading", shape: tuple[int, ...] | None) -> None:
     """One number is the length of a signal, and of nothing else."""
     from nfops.errors import UsageError
     from nfops.io import describe_image
@@ -180,7 +182,7 @@ def _resample_one(
     dtype = options["dtype"]
     if dtype == "auto" and method != "field":
         dtype = _exact_dtype(job, image, is_exact=method == "nearest" or grid.same_as(image.grid, 0))
-    return write_result(session, job, drawn, SaveOptions(dtype=dtype, force=session.force), record)
+    return write_out(session, job, drawn, SaveOptions(dtype=dtype, force=session.force), record)
 
 
 def _grid(image: "Image", options: dict[str, Any], like: "Image | None") -> "Grid":

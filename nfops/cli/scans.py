@@ -16,7 +16,7 @@ from nfops.errors import InputError, NfopsError
 
 if TYPE_CHECKING:
     from nfops.image import Image
-    from nfops.io import Reading, SaveOptions
+    from nfops.io import PipedScan, Reading, SaveOptions
     from nfops.io.inputs import Scan
     from nfops.io.sidecar import Provenance
     from nfops.rendering import Rendering
@@ -30,8 +30,13 @@ STOPPED = 75
 class Job:
     """One input and the output that it becomes."""
 
-    source: "Scan"
+    source: "Scan | PipedScan"
     output: Path
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the output is "-", standard output."""
+        return str(self.output) == "-"
 
 
 def read_as(reading: "Reading", options: Mapping[str, Any]) -> "Reading":
@@ -81,6 +86,7 @@ def check_outputs(jobs: Sequence[Job], session: Session) -> None:
     from nfops.io.inputs import paths_of
     from nfops.io.sidecar import refuse_foreign_sidecar, sidecar_path
 
+    jobs = [job for job in jobs if not job.is_sent]
     for job in jobs:
         output_format(job.output)
     outputs = [path for job in jobs for path in (job.output, sidecar_path(job.output))]
@@ -93,7 +99,8 @@ def run_jobs(session: Session, jobs: Sequence[Job], work: Callable[[Job], dict[s
     """Do every job and show what came of it; the exit code. A single job's error is raised, a batch goes on."""
     if not is_batch:
         result = work(jobs[0])
-        show_result(session, result, [str(result["output"])])
+        if not jobs[0].is_sent:  # else standard output has the image
+            show_result(session, result, [str(result["output"])])
         return 0
     results: list[dict[str, Any]] = []
     failed = 0
@@ -149,7 +156,10 @@ def plan_only(session: Session, jobs: Sequence[Job], reading: "Reading", *, is_b
             continue
         plan.append({"input": str(job.source), "output": str(job.output), **header})
         lines.append(f"{job.source} ({'x'.join(map(str, header['shape']))}) -> {job.output}")
-    show_result(session, {"plan": plan}, lines)
+    if any(job.is_sent for job in jobs):
+        say(session, "\n".join(lines))
+    else:
+        show_result(session, {"plan": plan}, lines)
     return BATCH_FAILED if failed else 0
 
 
@@ -237,7 +247,7 @@ def _write_provenance(
     return provenance
 
 
-def _header(scan: "Scan", reading: "Reading") -> dict[str, Any]:
+def _header(scan: "Scan | PipedScan", reading: "Reading") -> dict[str, Any]:
     from nfops.io import describe_image
 
     described = describe_image(scan, reading)
