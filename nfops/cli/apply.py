@@ -46,6 +46,7 @@ EXAMPLES = [
     ("T2 from a T1 volume, slice by slice, on its own grid", "nfops apply -r brain_t1t2 t1.nii.gz --out t2.nii.gz"),
     ("At 256 x 256 in plane", "nfops apply -r knee_pd2t2.yaml scan.nii.gz --out t2.nii.gz --shape 256x256"),
     ("Every scan that find lists", "find scans -name '*.nii.gz' | nfops apply -r r.yaml --batch - --out-dir t2"),
+    ("From a pipe", "zcat t1.nii.gz | nfops apply -r brain_t1t2 - --out t2.nii.gz"),
     (
         "One part of a Slurm array",
         'nfops apply -r r.yaml scans/ --out-dir t2 --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"',
@@ -79,6 +80,7 @@ def command(session: Session, inputs: tuple[str, ...], recipe: str, bundle: Path
     The scan is brought to the recipe's anatomical axes by its affine, encoded, moved to the target's latent space and
     decoded on the output grid, which is the scan's own unless --shape, --spacing or --like says otherwise. A 2-D
     recipe goes through a volume slice by slice. Each output gets a sidecar NAME.json that says how it was made.
+    '-' is standard input or output, as NIfTI.
     """
     check_pipes(session, inputs, options)
     places = find_places(recipe, bundle=bundle)

@@ -28,7 +28,7 @@ def command(
     """Say what an image, a bundle or a recipe is.
 
     A bundle is a folder with a manifest.json; a recipe is a .yaml file, and it is checked as a training would check
-    it. Anything else is read as an image. With --json, several paths give one list.
+    it. Anything else is read as an image, '-' as NIfTI from standard input. With --json, several paths give one list.
     """
     check_pipes(session, paths, {})
     found = [describe(path, pixel_mm, series) for path in paths]

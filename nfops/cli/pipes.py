@@ -44,7 +44,7 @@ def _check_input(words: Sequence[str], options: Mapping[str, Any]) -> None:
         raise UsageError("--batch", "standard input is the scan already, it cannot be the list, too")
     if words.count(DASH) > 1:
         raise UsageError(DASH, "standard input can be read only once")
-    if "out" in options and (len(words) > 1 or options.get("batch") or not options["out"]):
+    if "out" in options and (len(words) > 1 or options.get("batch") or options.get("shard") or not options["out"]):
         raise UsageError(DASH, "standard input is one scan without a name", "give it alone, and say --out")
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError(DASH, "standard input is a terminal", "pipe a NIfTI file into it")
@@ -67,7 +67,9 @@ def write_out(
 
     record.pop("picture_axes", None)
     slabs = drawn.slabs() if drawn.channels == 1 else iter(drawn.image().values)
-    sha256 = send(sys.stdout.buffer, drawn.grid, drawn.header, slabs, options, channels=drawn.channels)
+    sha256, warned = send(sys.stdout.buffer, drawn.grid, drawn.header, slabs, options, channels=drawn.channels)
+    for warning in warned:
+        say(session, f"{job.output}: warning: {warning}")
     if session.verbosity > 0:
         say(session, json.dumps(_provenance(job, drawn, sha256, record)))
     return {"input": str(job.source), "output": DASH, "sha256": sha256}

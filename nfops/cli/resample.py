@@ -46,6 +46,7 @@ EXAMPLES = [
         "nfops resample labels.nii.gz --out on_scan.nii.gz --like scan.nii.gz --method nearest",
     ),
     ("Another format, every value and position kept", "nfops resample scan.nii.gz --out scan.nii"),
+    ("Through a pipe, as NIfTI", "nfops resample scan.mgz --out - --spacing 1 | nfops info -"),
     ("A signal (CSV) of 140 samples at twice its rate", "nfops resample beat.csv --out fine.csv --shape 280"),
 ]
 
@@ -81,7 +82,7 @@ def command(session: Session, source: Path, out: Path, method: str, **options: A
 
     Without a grid option the format is converted and no value and no position changes. Positions are exact: --shape
     keeps the field of view from edge to edge, --spacing keeps the spacing exactly and the centre, --like takes the
-    grid of another image.
+    grid of another image. '-' is standard input or output, as NIfTI.
     """
     from nfops.io import Reading
 

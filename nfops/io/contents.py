@@ -39,7 +39,7 @@ def content_of(start: bytes) -> Content | None:
     for bytes_, content in magic.items():
         if start.startswith(bytes_):
             return content
-    if start[344:347] in (b"n+1", b"ni1") or start[4:7] in (b"n+2", b"ni2"):
+    if start[344:347] == b"n+1" or start[4:7] == b"n+2":
         return NIFTI
     if start[:4] == b"\0\0\0\1" and int.from_bytes(start[20:24], "big") <= 10 and len(start) >= 24:
         return MGH

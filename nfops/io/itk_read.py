@@ -31,6 +31,7 @@ DTYPES = {
 }
 """ITK's words for what a pixel is."""
 
+PLACES = ("domain", "space", "time")
 LIST = "list"
 """NRRD's word for an axis of which each entry is an image of its own."""
 
@@ -115,7 +116,7 @@ def read_raw(found: Opened) -> tuple[Array, tuple[str, ...]]:
 
 def _understood(path: Path, text: TextHeader, reader: Any) -> Stored:
     sizes = [int(size) for size in reader.GetSize()]
-    dtype, components = _pixel(path, reader)
+    dtype, components = _pixel(path, text, reader)
     if len(sizes) > 4 or min(sizes) < 1 or (len(sizes) == 4 and components > 1):
         whole = "x".join(map(str, (*sizes, components) if components > 1 else sizes))
         raise InputError(path, f"has the shape {whole}, expected at most 4 dimensions")
@@ -133,15 +134,14 @@ def _understood(path: Path, text: TextHeader, reader: Any) -> Stored:
     return Stored(np.dtype(dtype), text.start, 1.0, 0.0, frames * components, Grid((i, j, k), affine), header)
 
 
-def _pixel(path: Path, reader: Any) -> tuple[str, int]:
+def _pixel(path: Path, text: TextHeader, reader: Any) -> tuple[str, int]:
     """(dtype, numbers in each pixel), more than one only where an NRRD calls them a list (C17)."""
     import SimpleITK as itk  # noqa: N813
 
     word = str(itk.GetPixelIDValueAsString(reader.GetPixelID()))
     components = int(reader.GetNumberOfComponents())
     dtype = DTYPES.get(word.removeprefix("vector of "))
-    key = "NRRD_kinds[pixel]"
-    kind = reader.GetMetaData(key) if reader.HasMetaDataKey(key) else ""
+    kind = next((kind for kind in text.fields.get("kinds", "").split() if kind not in PLACES), "")
     if dtype is None or (components > 1 and kind != LIST):
         many = f"{components} numbers ({kind or word})" if dtype else word
         raise InputError(path, f"stores {many} in each voxel, expected one real number")

@@ -9,7 +9,7 @@ from nfops.grid import Grid
 from nfops.image import Header, Image
 from nfops.io.description import DECODE_UP_TO_BYTES, description
 from nfops.io.nifti_read import check_nifti, open_stream, read_header, read_image, read_nifti
-from nfops.io.nifti_write import write_nifti
+from nfops.io.nifti_write import shear_warning, write_nifti
 from nfops.io.publish import publishing
 from nfops.io.reading import Reading
 from nfops.io.saving import SaveOptions, slabs_of, stored_dtype
@@ -39,5 +39,4 @@ def save_slabs(
     """Write slabs (I, J, n) along k, channel after channel, as they come; whole or not at all."""
     with publishing(path, options.force, check_nifti) as temporary:
         write_nifti(temporary, grid, header, stored_dtype(options, header), slabs, channels=channels)
-    sheared = header.is_oriented and not grid.is_orthogonal()
-    return ("the grid is sheared: only the sform holds its position, the qform is left out",) if sheared else ()
+    return shear_warning(grid, header)

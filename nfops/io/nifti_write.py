@@ -80,6 +80,12 @@ def header_bytes(grid: Grid, header: Header, dtype: StoredType, channels: int) -
     return bytes(raw.binaryblock) + bytes(4)
 
 
+def shear_warning(grid: Grid, header: Header) -> tuple[str, ...]:
+    """What to say of a grid that a qform cannot hold (B4)."""
+    is_sheared = header.is_oriented and not grid.is_orthogonal()
+    return ("the grid is sheared: only the sform holds its position, the qform is left out",) if is_sheared else ()
+
+
 def _stored_shape(grid: Grid, header: Header, channels: int) -> tuple[int, ...]:
     if channels > 1 or header.ndim == 4:
         return (*grid.shape, channels)

@@ -18,7 +18,7 @@ from nfops.io.contents import GZIP, NIFTI, content_of
 from nfops.io.description import DECODE_UP_TO_BYTES, description
 from nfops.io.digest import sha256_of
 from nfops.io.nifti_read import check_nifti, read_header, read_image
-from nfops.io.nifti_write import write_nifti
+from nfops.io.nifti_write import shear_warning, write_nifti
 from nfops.io.publish import REASONS
 from nfops.io.reading import Reading
 from nfops.io.saving import SaveOptions, stored_dtype
@@ -83,10 +83,10 @@ def describe(scan: PipedScan, reading: Reading) -> dict[str, Any]:  # noqa: ARG0
 
 def send(
     target: BinaryIO, grid: Grid, header: Header, slabs: Iterable[Array], options: SaveOptions, *, channels: int = 1
-) -> str:
-    """Write an image as plain NIfTI-1 (NIfTI-2 where a size needs it) to a pipe, whole or not at all; its SHA-256.
+) -> tuple[str, tuple[str, ...]]:
+    """Write an image as plain NIfTI-1 (NIfTI-2 where a size needs it) to a pipe; (its SHA-256, warnings).
 
-    Not one byte is sent before the whole was computed, written and read back.
+    Whole or not at all: not one byte is sent before the whole was computed, written and read back.
 
     Raises:
         ResultError: NaN, infinite or out-of-range values. OutputError: the temporary folder is missing or full.
@@ -102,7 +102,7 @@ def send(
         with path.open("rb") as file:
             shutil.copyfileobj(file, target, BLOCK)
         target.flush()
-        return sha256_of(path)
+        return sha256_of(path), shear_warning(grid, header)
     finally:
         os.close(descriptor)
 
@@ -116,10 +116,9 @@ def temporary_folder() -> Path:
 
 
 def _nameless(folder: Path) -> int:
-    """A descriptor of a new file whose name is deleted at once: it cannot be left behind."""
-    descriptor, name = tempfile.mkstemp(prefix="nfops-", dir=folder)
-    Path(name).unlink()
-    return descriptor
+    """A descriptor of a new file that has no name, or whose name is deleted at once: it cannot be left behind."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return os.dup(file.fileno())
 
 
 def _path_of(descriptor: int) -> Path:

@@ -106,7 +106,7 @@ def document(record: Provenance, output: Path) -> dict[str, Any]:
         "Warnings": list(record.warnings),
         "Start": record.started.isoformat(timespec="seconds"),
         "End": record.ended.isoformat(timespec="seconds"),
-        "Versions": {"nfops": __version__, **{name: _version(name) for name in ("numpy", "nibabel")}},
+        "Versions": {"nfops": __version__, **{name: _version(name) for name in ("numpy", "nibabel", "SimpleITK")}},
     }
 
 
