@@ -149,7 +149,9 @@ def _position(path: Path, raw: Any, block: bytes) -> tuple[Array, bool, tuple[st
     from nibabel.freesurfer.mghformat import MGHHeader
 
     if int(raw["goodRASFlag"]) > 0:
-        affine = np.array(MGHHeader(block[:FIELD_BYTES] + bytes(FOOTER_BYTES), check=False).get_affine(), np.float64)
+        header = MGHHeader(block[:FIELD_BYTES] + bytes(FOOTER_BYTES), check=False)
+        with np.errstate(all="ignore"):  # of numbers without sense the next line speaks
+            affine = np.array(header.get_affine(), np.float64)
         check_affine(path, affine, 1.0, "header's")
         return affine, True, ()
     delta = np.array(raw["delta"], np.float64)
