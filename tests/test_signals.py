@@ -114,7 +114,7 @@ class TestReading:
 
     def test_bytes_that_are_no_text_are_refused(self, tmp_path):
         (tmp_path / "a.csv").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xff")
-        with pytest.raises(InputError, match="is not a text file"):
+        with pytest.raises(InputError, match="is a PNG file"):
             load_image(tmp_path / "a.csv")
 
     @given(st.text(st.characters(codec="utf-8"), max_size=40))

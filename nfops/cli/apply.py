@@ -24,6 +24,7 @@ from nfops.cli.options import (
     session_options,
     shard_option,
 )
+from nfops.cli.pipes import DASH, check_pipes, received, write_out
 from nfops.cli.places import Places, find_places
 from nfops.cli.progress import say
 from nfops.cli.scans import (
@@ -36,7 +37,6 @@ from nfops.cli.scans import (
     plan_only,
     run_jobs,
     stamps,
-    write_result,
     writes_picture,
 )
 
@@ -50,6 +50,7 @@ EXAMPLES = [
     ("At 256 x 256 in plane", "nfops apply -r knee_pd2t2.yaml scan.nii.gz --out t2.nii.gz --shape 256x256"),
     ("Every scan that find lists", "find scans -name '*.nii.gz' | nfops apply -r r.yaml --batch - --out-dir t2"),
     ("A DICOM folder to a derived series", "nfops apply -r brain_t1t2 t1_dicom/ --out t2_dicom --dicom"),
+    ("From a pipe", "zcat t1.nii.gz | nfops apply -r brain_t1t2 - --out t2.nii.gz"),
     (
         "One part of a Slurm array",
         'nfops apply -r r.yaml scans/ --out-dir t2 --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"',
@@ -85,7 +86,9 @@ def command(session: Session, inputs: tuple[str, ...], recipe: str, bundle: Path
     The scan is brought to the recipe's anatomical axes by its affine, encoded, moved to the target's latent space and
     decoded on the output grid, which is the scan's own unless --shape, --spacing or --like says otherwise. A 2-D
     recipe goes through a volume slice by slice. Each output gets a sidecar NAME.json that says how it was made.
+    '-' is standard input or output, as NIfTI.
     """
+    check_pipes(session, inputs, options)
     places = find_places(recipe, bundle=bundle)
     places.recipe.require_operator()
     reading = places.reading(options)
@@ -127,6 +130,8 @@ def _jobs(session: Session, inputs: tuple[str, ...], dicom: DicomOutput | None, 
     from nfops.io.inputs import Wanted
     from nfops.io.opening import first_bytes
 
+    if DASH in inputs:
+        return [Job(received(), options["out"])]
     batch = None if options["batch"] is None else str(options["batch"])
     for name in inputs:
         if name and not os.path.lexists(name):
@@ -219,7 +224,7 @@ def _apply_one(
         "seed": translator.bundle.recipe.get("seed"),
         "units": "probability" if spec.is_label and options["soft"] else _units(spec),
     }
-    return write_result(session, job, drawn, _save_options(session, job, spec, options), record, options["dicom"])
+    return write_out(session, job, drawn, _save_options(session, job, spec, options), record, options["dicom"])
 
 
 def _dicom_output(translator: "Translator", *, soft: bool) -> DicomOutput:

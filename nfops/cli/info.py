@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from nfops.cli.options import SOURCE, Session, pixel_mm_option, series_option, session_with
+from nfops.cli.pipes import DASH, check_pipes, received
 from nfops.cli.progress import say, show_result
 
 EXAMPLES = [
@@ -27,8 +28,9 @@ def command(
     """Say what an image, a bundle or a recipe is.
 
     A bundle is a folder with a manifest.json; a recipe is a .yaml file, and it is checked as a training would check
-    it. Anything else is read as an image. With --json, several paths give one list.
+    it. Anything else is read as an image, '-' as NIfTI from standard input. With --json, several paths give one list.
     """
+    check_pipes(session, paths, {})
     found = [describe(path, pixel_mm, series) for path in paths]
     for each in found:
         for warning in each.get("warnings") or ():
@@ -46,7 +48,8 @@ def describe(path: Path, pixel_mm: tuple[float, float] | None = None, series: st
     from nfops.cli.scans import read_as
     from nfops.io import Reading, describe_image
 
-    return describe_image(path, read_as(Reading(), {"pixel_mm": pixel_mm, "series": series}))
+    scan = received() if str(path) == DASH else path
+    return describe_image(scan, read_as(Reading(), {"pixel_mm": pixel_mm, "series": series}))
 
 
 def _describe_bundle(path: Path) -> dict[str, Any]:

@@ -10,6 +10,19 @@ from nfops import __version__
 from nfops.cli import errors, main
 
 FILES = (
+    (
+        "-",
+        "As IN of apply, resample and info: NIfTI, plain or gzipped, from standard input. As --out of apply and "
+        "resample: plain NIfTI-1 to standard output, NIfTI-2 where a size needs it; nothing is sent before the result "
+        "is complete and checked. Such an output has no sidecar (-v shows its text on standard error), no --json, and "
+        "does not go to a terminal.",
+    ),
+    (
+        "*.nii.gz *.nii *.mgz *.mgh *.nrrd *.mha",
+        "Images: the content of an input must fit its suffix, the suffix of an output is its format. NRRD and "
+        "MetaImage have header and values in one file, raw or compressed. Only NIfTI holds a sheared grid. A fourth "
+        "dimension is channels; in an NRRD it is an axis of the kind list. MGH stores uint8, int16, int32 and float32.",
+    ),
     ("NAME.yaml", "A recipe, see nfops-recipe(5)."),
     ("bundles/NAME/", "A bundle: all that apply needs of a trained recipe, see nfops-bundle(5)."),
 )
@@ -18,6 +31,7 @@ ENVIRONMENT = (
     ("NFOPS_DATA", "Where the data of a recipe lie, unless --data says so."),
     ("NFOPS_NTHREADS", "Threads to use, unless --nthreads says so."),
     ("SLURM_CPUS_PER_TASK", "Upper limit of the threads used when nobody says how many."),
+    ("TMPDIR", "Where standard input and output are kept until they are whole."),
     ("CUDA_VISIBLE_DEVICES", "The devices that cuda:N counts."),
     ("NO_COLOR, TERM", "NO_COLOR: no colours; TERM=dumb: progress as plain lines."),
 )

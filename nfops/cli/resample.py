@@ -20,6 +20,7 @@ from nfops.cli.options import (
     pixel_mm_option,
     session_options,
 )
+from nfops.cli.pipes import DASH, check_pipes, received, write_out
 from nfops.cli.progress import say
 from nfops.cli.scans import (
     Job,
@@ -30,7 +31,6 @@ from nfops.cli.scans import (
     read_as,
     run_jobs,
     stamps,
-    write_result,
     writes_picture,
 )
 
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from nfops.bundle import Bundle
     from nfops.grid import Grid
     from nfops.image import Image
-    from nfops.io import Reading
+    from nfops.io import PipedScan, Reading
+    from nfops.io.inputs import Scan
     from nfops.rendering import Rendering
 
 EXAMPLES = [
@@ -49,6 +50,7 @@ EXAMPLES = [
     ),
     ("Another format, every value and position kept", "nfops resample scan.nii.gz --out scan.nii"),
     ("A CT series upright and even, as a new series", "nfops resample dicom/ --out upright --untilt --dicom"),
+    ("Through a pipe, as NIfTI", "nfops resample scan.mgz --out - --spacing 1 | nfops info -"),
     ("A signal (CSV) of 140 samples at twice its rate", "nfops resample beat.csv --out fine.csv --shape 280"),
 ]
 
@@ -86,15 +88,16 @@ def command(session: Session, source: Path, out: Path, method: str, **options: A
 
     Without a grid option the format is converted and no value and no position changes. Positions are exact: --shape
     keeps the field of view from edge to edge, --spacing keeps the spacing exactly and the centre, --like takes the
-    grid of another image.
+    grid of another image. '-' is standard input or output, as NIfTI.
     """
     from nfops.io import Reading
 
-    job = Job(source, out)
+    check_pipes(session, [source], {**options, "out": out})
     _check_options(session, method, options)
     field = _open_field(session, options) if method == "field" else None
     reading = field.reading if field else read_as(Reading(), options)
-    _check_shape(source, reading, options["shape"])
+    job = Job(received() if str(source) == DASH else source, out)
+    _check_shape(job.source, reading, options["shape"])
     check_outputs([job], session, _dicom_output(method, options))
     if session.dry_run:
         return plan_only(session, [job], reading, is_batch=False)
@@ -132,7 +135,7 @@ def _check_options(session: Session, method: str, options: dict[str, Any]) -> No
         raise DeviceError("--device", f"--method {method} computes on the CPU only", "use --device cpu or auto")
 
 
-def _check_shape(source: Path, reading: "Reading", shape: tuple[int, ...] | None) -> None:
+def _check_shape(source: "Scan | PipedScan", reading: "Reading", shape: tuple[int, ...] | None) -> None:
     """One number is the length of a signal, and of nothing else."""
     from nfops.errors import UsageError
     from nfops.io import describe_image
@@ -193,7 +196,7 @@ def _resample_one(
     dtype = options["dtype"]
     if dtype == "auto" and method != "field":
         dtype = _exact_dtype(job, image, is_exact=method == "nearest" or grid.same_as(image.grid, 0))
-    return write_result(
+    return write_out(
         session, job, drawn, SaveOptions(dtype=dtype, force=session.force), record, _dicom_output(method, options)
     )
 

@@ -17,7 +17,7 @@ from nfops.errors import InputError, NfopsError
 
 if TYPE_CHECKING:
     from nfops.image import Image
-    from nfops.io import Reading, SaveOptions
+    from nfops.io import PipedScan, Reading, SaveOptions
     from nfops.io.inputs import Scan
     from nfops.io.sidecar import Provenance
     from nfops.rendering import Rendering
@@ -31,8 +31,13 @@ STOPPED = 75
 class Job:
     """One input and the output that it becomes."""
 
-    source: "Scan"
+    source: "Scan | PipedScan"
     output: Path
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the output is "-", standard output."""
+        return str(self.output) == "-"
 
 
 def read_as(reading: "Reading", options: Mapping[str, Any]) -> "Reading":
@@ -82,6 +87,7 @@ def check_outputs(jobs: Sequence[Job], session: Session, dicom: DicomOutput | No
     from nfops.io.inputs import paths_of
     from nfops.io.sidecar import refuse_foreign_sidecar, sidecar_path
 
+    jobs = [job for job in jobs if not job.is_sent]
     if dicom is not None:
         check_dicom_outputs(jobs, dicom, session.force)
     else:
@@ -95,7 +101,7 @@ def check_outputs(jobs: Sequence[Job], session: Session, dicom: DicomOutput | No
     refuse_existing(outputs, [path for job in jobs for path in paths_of(job.source)], session.force)
 
 
-def stamps(scan: "Scan") -> tuple[tuple[int, int], ...]:
+def stamps(scan: "Scan | PipedScan") -> tuple[tuple[int, int], ...]:
     """Size and time of change of an input's files: what is read twice must be the same both times (C55).
 
     () where they cannot be asked: reading them will say why.
@@ -112,7 +118,8 @@ def run_jobs(session: Session, jobs: Sequence[Job], work: Callable[[Job], dict[s
     """Do every job and show what came of it; the exit code. A single job's error is raised, a batch goes on."""
     if not is_batch:
         result = work(jobs[0])
-        show_result(session, result, [str(result["output"])])
+        if not jobs[0].is_sent:  # else standard output has the image
+            show_result(session, result, [str(result["output"])])
         return 0
     results: list[dict[str, Any]] = []
     failed = 0
@@ -168,7 +175,10 @@ def plan_only(session: Session, jobs: Sequence[Job], reading: "Reading", *, is_b
             continue
         plan.append({"input": str(job.source), "output": str(job.output), **header})
         lines.append(f"{job.source} ({'x'.join(map(str, header['shape']))}) -> {job.output}")
-    show_result(session, {"plan": plan}, lines)
+    if any(job.is_sent for job in jobs):
+        say(session, "\n".join(lines))
+    else:
+        show_result(session, {"plan": plan}, lines)
     return BATCH_FAILED if failed else 0
 
 
@@ -291,7 +301,7 @@ def _write_provenance(
     return provenance
 
 
-def _header(scan: "Scan", reading: "Reading") -> dict[str, Any]:
+def _header(scan: "Scan | PipedScan", reading: "Reading") -> dict[str, Any]:
     from nfops.io import describe_image
 
     described = describe_image(scan, reading)

@@ -11,6 +11,7 @@ from nfops.io.dicom.finding import DicomFiles
 from nfops.io.formats import input_format, output_format, output_stem, suffix_of, supported_suffixes
 from nfops.io.inputs import list_inputs, parse_shard, plan_outputs, take_shard
 from nfops.io.picture_frame import PictureFrame
+from nfops.io.piped import PipedScan
 from nfops.io.publish import publishing, publishing_directory, publishing_together, refuse_existing
 from nfops.io.reading import Reading
 from nfops.io.saving import SaveOptions
@@ -18,6 +19,7 @@ from nfops.io.saving import SaveOptions
 __all__ = [
     "DicomFiles",
     "PictureFrame",
+    "PipedScan",
     "Reading",
     "SaveOptions",
     "describe_image",
@@ -38,11 +40,11 @@ __all__ = [
 ]
 
 
-def load_image(scan: Path | DicomFiles, reading: Reading | None = None) -> Image:
+def load_image(scan: Path | DicomFiles | PipedScan, reading: Reading | None = None) -> Image:
     """Read an image: (C, I, J, K) values in the file's own axes, its grid in world mm, its header with warnings.
 
-    scan: a file, a folder with one DICOM series, or DICOM files that are one. reading: what the user or the recipe
-    says where the files leave something open.
+    scan: a file, a folder with one DICOM series, DICOM files that are one, or NIfTI from a pipe. reading: what the
+    user or the recipe says where the files leave something open.
 
     Raises:
         NotFoundError: no such file. InputError: damaged, or not an image nfops can use. MemoryLimitError: too large.
@@ -51,7 +53,7 @@ def load_image(scan: Path | DicomFiles, reading: Reading | None = None) -> Image
     return input_format(scan).load(scan, reading or Reading())
 
 
-def describe_image(scan: Path | DicomFiles, reading: Reading | None = None) -> dict[str, Any]:
+def describe_image(scan: Path | DicomFiles | PipedScan, reading: Reading | None = None) -> dict[str, Any]:
     """What `nfops info --json` prints; reads headers only, and values where they take no time.
 
     Keys: kind, path, shape (I, J, K), spacing_mm, affine, orientation (None if unknown), dtype, channels, series,

@@ -39,13 +39,23 @@ class PlainStream:
 
 
 class GzipStream(PlainStream):
-    """A gzip file unpacked, of one member or several; length and CRC of each are checked by zlib."""
+    """A gzip file unpacked, of one member or several; length and CRC of each are checked by zlib.
 
-    def __init__(self, path: Path) -> None:
+    start: the byte where the packed part begins. wbits: zlib's own word for what it is, 31 for gzip, 47 for gzip or
+    zlib.
+    """
+
+    def __init__(self, path: Path, start: int = 0, wbits: int = 31) -> None:
         super().__init__(path)
-        self._engine = zlib.decompressobj(wbits=31)
+        self._file.seek(start)
+        self._engine = zlib.decompressobj(wbits=wbits)
         self._packed = b""
         self._ended = False
+
+    @property
+    def packed_end(self) -> int:
+        """The byte of the file after what was unpacked so far."""
+        return self._file.tell() - len(self._packed)
 
     def read(self, size: int) -> bytes:
         """The next `size` unpacked bytes; fewer only at the proper end. InputError if the stream is damaged."""

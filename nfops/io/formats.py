@@ -9,15 +9,21 @@ from nfops.arrays import Array
 from nfops.errors import InputError, UsageError
 from nfops.grid import Grid
 from nfops.image import Header, Image
+from nfops.io.contents import GZIP, content_of, refuse_detached, refuse_name
 from nfops.io.dicom.finding import DicomFiles
 from nfops.io.dicom.headers import looks_like_dicom
 from nfops.io.opening import first_bytes, is_folder, refuse_text
+from nfops.io.piped import PipedScan
 from nfops.io.reading import Reading
 from nfops.io.saving import SaveOptions
 
 FORMATS = {
     ".nii.gz": "nifti",
     ".nii": "nifti",
+    ".mgz": "mgh",
+    ".mgh": "mgh",
+    ".nrrd": "itk",
+    ".mha": "itk",
     ".png": "picture",
     ".tif": "picture",
     ".tiff": "picture",
@@ -36,10 +42,10 @@ TEXT_FORMATS = ("signal",)
 class Format(Protocol):
     """What a format module has."""
 
-    def load(self, scan: Path | DicomFiles, reading: Reading) -> Image:
+    def load(self, scan: Path | DicomFiles | PipedScan, reading: Reading) -> Image:
         """Read a file."""
 
-    def describe(self, scan: Path | DicomFiles, reading: Reading) -> dict[str, Any]:
+    def describe(self, scan: Path | DicomFiles | PipedScan, reading: Reading) -> dict[str, Any]:
         """Say what a file holds, from its header where that is possible."""
 
     def save(self, path: Path, image: Image, options: SaveOptions) -> tuple[str, ...]:
@@ -73,19 +79,24 @@ def output_stem(path: Path) -> str:
     return path.name[: len(path.name) - len(suffix)]
 
 
-def input_format(scan: Path | DicomFiles) -> Format:
+def input_format(scan: Path | DicomFiles | PipedScan) -> Format:
     """The module that reads `scan`: a folder and whatever begins like DICOM are DICOM, the rest goes by its suffix.
 
     Raises:
-        NotFoundError, InputError: as `first_bytes`, or no module knows the suffix.
+        NotFoundError, InputError: as `first_bytes`, or no module knows the suffix, or the content is of another one.
     """
+    if isinstance(scan, PipedScan):
+        return _module("piped")
     if isinstance(scan, DicomFiles) or is_folder(scan):
         return _module("dicom.format")
     start = first_bytes(scan)
     if looks_like_dicom(start):
         return _module("dicom.format")
-    suffix = suffix_of(scan)
-    if not is_text(scan):
+    refuse_detached(scan)
+    suffix, content = suffix_of(scan), content_of(start)
+    if content and FORMATS.get(suffix) != content.module:
+        refuse_name(scan, output_stem(scan), content, is_packed=start.startswith(GZIP))
+    if not is_text(scan) and not content:
         refuse_text(scan, start)
     if not suffix and start.startswith(b"\x1f\x8b"):
         raise InputError(scan, "is gzipped, and its name does not say what is in it", "unpack it first")

@@ -11,6 +11,7 @@ from nfops.io.dicom.finding import DicomFiles, dicom_files, has_dicom, split_ser
 from nfops.io.dicom.headers import is_dicom
 from nfops.io.formats import is_text, output_stem, suffix_of
 from nfops.io.opening import is_folder
+from nfops.io.piped import PipedScan
 
 MIRROR = "--mirror keeps their folders apart"
 Item = TypeVar("Item")
@@ -98,8 +99,10 @@ def _with_series(found: Sequence[Scan], how: Wanted) -> list[Scan]:
     return sorted(dict.fromkeys(scans), key=str)
 
 
-def paths_of(scan: Scan) -> tuple[Path, ...]:
+def paths_of(scan: Scan | PipedScan) -> tuple[Path, ...]:
     """The files, or the folder, that a scan is."""
+    if isinstance(scan, PipedScan):
+        return (scan.file,)
     return scan.files if isinstance(scan, DicomFiles) else (scan,)
 
 

@@ -38,13 +38,13 @@ def find_position(path: Path, raw: Any, shape: tuple[int, int, int], unit_mm: fl
     warnings: list[str] = []
     if sform_code > 0:
         affine, code = sform, sform_code
-        _check_affine(path, affine, unit_mm, "sform")
+        check_affine(path, affine, unit_mm, "sform")
         warnings += _disagreements(raw, affine, pixdim, shape) if qform_code > 0 else _odd_pixdim(affine, pixdim)
     else:
         code = max(qform_code, 0)
-        _check_spacing(path, pixdim * unit_mm)
+        check_spacing(path, pixdim * unit_mm)
         affine = _qform(path, raw, pixdim) if code else np.diag([*pixdim, 1.0])
-        _check_affine(path, affine, unit_mm, "qform" if code else "pixdim")
+        check_affine(path, affine, unit_mm, "qform" if code else "pixdim")
     if not code:
         warnings.append("no orientation (sform and qform codes are 0): only the spacing is known")
     affine[:3] *= unit_mm
@@ -74,10 +74,11 @@ def _quaternion_affine(raw: Any, pixdim: Array) -> Array:
     return affine
 
 
-def _check_affine(path: Path, affine: Array, unit_mm: float, name: str) -> None:
+def check_affine(path: Path, affine: Array, unit_mm: float, name: str) -> None:
+    """Raise InputError for an affine that puts no image anywhere: not finite, singular, spacing without sense."""
     if not np.isfinite(affine).all():
         raise InputError(path, f"the {name} affine has NaN or infinite entries")
-    _check_spacing(path, np.linalg.norm(affine[:3, :3], axis=0) * unit_mm)
+    check_spacing(path, np.linalg.norm(affine[:3, :3], axis=0) * unit_mm)
     if (np.abs(affine[:3, 3]) * unit_mm > FURTHEST_MM).any():
         raise InputError(path, f"the {name} affine puts the first voxel at {affine[:3, 3]}, more than 1000 km away")
     try:
@@ -86,7 +87,8 @@ def _check_affine(path: Path, affine: Array, unit_mm: float, name: str) -> None:
         raise InputError(path, f"the {name} affine is singular: two axes fall together") from error
 
 
-def _check_spacing(path: Path, spacing_mm: Array) -> None:
+def check_spacing(path: Path, spacing_mm: Array) -> None:
+    """Raise InputError, naming the axis, for a spacing that is not positive or that nobody scans with (C11)."""
     for axis, spacing in zip("ijk", spacing_mm, strict=True):
         if not SMALLEST_MM <= spacing <= LARGEST_MM:
             limits = f"expected {SMALLEST_MM:g} to {LARGEST_MM:g} mm"

@@ -14,6 +14,7 @@ from nfops.io.bytestream import GzipStream, PlainStream
 from nfops.io.nifti_extensions import read_extensions
 from nfops.io.nifti_header import Stored, parse_header
 from nfops.io.opening import first_bytes
+from nfops.io.saving import StoredType
 from nfops.memory import require_memory
 
 VALUES_AT_ONCE = 1 << 20
@@ -30,23 +31,40 @@ def read_nifti(path: Path) -> Image:
         NotFoundError: no such file. InputError: damaged or unusable. MemoryLimitError: larger than the memory.
     """
     with open_stream(path) as stream:
-        stored = read_header(stream)
-        values = _read_values(stream, stored)
-        stream.finish()
-    warnings = [*stored.header.warnings, *stream.warnings]
-    if stored.dtype.itemsize == 8 and stored.dtype.kind in "iu" and np.abs(values).max() > LARGEST_EXACT_INTEGER:
-        warnings.append("integers beyond 2^53 were rounded to float64")
-    return Image(values, stored.grid, replace(stored.header, warnings=tuple(warnings)))
+        return read_image(stream, read_header(stream))
+
+
+def read_image(stream: PlainStream, stored: Stored) -> Image:
+    """The rest of a stream whose header was read, to its end, as an Image."""
+    return finished(stream, stored, read_values(stream, stored))
+
+
+def finished(stream: PlainStream, stored: Stored, values: Array) -> Image:
+    """The Image of values that were read, once the stream's end was found to be sound."""
+    stream.finish()
+    warnings = (*stored.header.warnings, *stream.warnings, *rounding(values, stored.dtype))
+    return Image(values, stored.grid, replace(stored.header, warnings=warnings))
+
+
+def rounding(values: Array, dtype: StoredType) -> tuple[str, ...]:
+    """A warning if integers of `dtype` were too large for float64."""
+    is_long = dtype.itemsize == 8 and dtype.kind in "iu"
+    is_rounded = is_long and np.abs(values).max() > LARGEST_EXACT_INTEGER
+    return ("integers beyond 2^53 were rounded to float64",) if is_rounded else ()
 
 
 def check_nifti(path: Path) -> None:
     """Read a file through to its end, as a reader would, without keeping it; InputError if it is not whole."""
     with open_stream(path) as stream:
-        stored = read_header(stream)
-        stream.finish()
-    length = stream.position if isinstance(stream, GzipStream) else path.stat().st_size
-    if length != stored.end:
-        raise InputError(path, f"holds {length} of {stored.end} bytes")
+        check_length(stream, read_header(stream).end)
+
+
+def check_length(stream: PlainStream, expected: int) -> None:
+    """Read a stream to its end; InputError if that is not where it should be."""
+    stream.finish()
+    length = stream.position if isinstance(stream, GzipStream) else stream.path.stat().st_size
+    if length != expected:
+        raise InputError(stream.path, f"holds {length} of {expected} bytes")
 
 
 def open_stream(path: Path) -> PlainStream:
@@ -74,26 +92,32 @@ def read_header(stream: PlainStream) -> Stored:
     if len(block) == NIFTI1_BYTES and NIFTI2_BYTES in (int.from_bytes(block[:4], order) for order in BYTE_ORDERS):
         block += stream.read(NIFTI2_BYTES - NIFTI1_BYTES)
     stored = parse_header(stream.path, block)
-    stream.expected = stored.end
-    require_memory(stream.path, stored.end, f"the image that its header promises, {_size_text(stored)},")
-    length = stream.path.stat().st_size
-    if not isinstance(stream, GzipStream) and length < stored.end:
-        raise InputError(stream.path, f"is truncated: {length} of {stored.end} bytes")
+    require_whole(stream, stored)
     byte_order = "<" if int.from_bytes(block[:4], "little") in (NIFTI1_BYTES, NIFTI2_BYTES) else ">"
     comments, warnings = read_extensions(stream.read(stored.offset - stream.position), byte_order)
     header = replace(stored.header, comments=comments, warnings=(*stored.header.warnings, *warnings))
     return replace(stored, header=header)
 
 
-def _size_text(stored: Stored) -> str:
+def require_whole(stream: PlainStream, stored: Stored) -> None:
+    """Raise InputError for a plain file shorter than its header promises, MemoryLimitError for one too large."""
+    stream.expected = stored.end
+    require_memory(stream.path, stored.end, f"the image that its header promises, {size_text(stored)},")
+    length = stream.path.stat().st_size
+    if not isinstance(stream, GzipStream) and length < stored.end:
+        raise InputError(stream.path, f"is truncated: {length} of {stored.end} bytes")
+
+
+def size_text(stored: Stored) -> str:
+    """The sizes of an image for people: "256x256x20x1", channels last."""
     return "x".join(map(str, (*stored.grid.shape, stored.channels)))
 
 
-def _read_values(stream: PlainStream, stored: Stored) -> Array:
+def read_values(stream: PlainStream, stored: Stored) -> Array:
     """(T, I, J, K) values; they lie in memory as in the file, i fastest."""
     may_need_double = not stored.header.is_scaled and stored.dtype.newbyteorder("=").name in NEEDS_DOUBLE
     kind = np.dtype(np.float64 if may_need_double else np.float32)
-    require_memory(stream.path, stored.count * kind.itemsize, f"the image, {_size_text(stored)},")
+    require_memory(stream.path, stored.count * kind.itemsize, f"the image, {size_text(stored)},")
     values = np.empty(stored.count, kind)
     for start in range(0, stored.count, VALUES_AT_ONCE):
         size = min(VALUES_AT_ONCE, stored.count - start) * stored.dtype.itemsize

@@ -39,19 +39,26 @@ def write_nifti(
     Raises:
         ResultError: NaN or infinite values, values out of the range of `dtype`, too few or too many slabs.
     """
+    with opened(path, is_packed=path.name.lower().endswith(".gz")) as file:
+        file.write(header_bytes(grid, header, dtype, channels))
+        for block in stored_blocks(path.name, grid, dtype, slabs, channels):
+            file.write(block.tobytes(order="F"))
+
+
+def stored_blocks(name: str, grid: Grid, dtype: StoredType, slabs: Iterable[Array], channels: int) -> Iterator[Array]:
+    """Slabs as blocks (I, J, n) of `dtype`; ResultError as for `write_nifti`, at the end for too few or too many."""
     i, j, k = grid.shape
     written = 0
-    with _opened(path) as file:
-        file.write(header_bytes(grid, header, dtype, channels))
-        for slab in slabs:
-            thickness = int(slab.shape[-1])
-            if slab.size != i * j * thickness:
-                raise ResultError(path.name, f"a slab of the shape {slab.shape}, expected {(i, j, thickness)}")
-            block = to_stored(slab.reshape(i, j, thickness), dtype, path.name)
-            file.write(block.tobytes(order="F"))
-            written += thickness
+    for slab in slabs:
+        thickness = int(slab.shape[-1])
+        if slab.size != i * j * thickness:
+            raise ResultError(name, f"a slab of the shape {slab.shape}, expected {(i, j, thickness)}")
+        written += thickness
+        if written > k * channels:
+            break
+        yield to_stored(slab.reshape(i, j, thickness), dtype, name)
     if written != k * channels:
-        raise ResultError(path.name, f"{written} slices were made, expected {k * channels}")
+        raise ResultError(name, f"{written} slices were made, expected {k * channels}")
 
 
 def header_bytes(grid: Grid, header: Header, dtype: StoredType, channels: int) -> bytes:
@@ -73,6 +80,12 @@ def header_bytes(grid: Grid, header: Header, dtype: StoredType, channels: int) -
     extensions = extension_bytes(header.comments)
     raw["vox_offset"] = int(raw["sizeof_hdr"]) + len(extensions)
     return bytes(raw.binaryblock) + extensions
+
+
+def shear_warning(grid: Grid, header: Header) -> tuple[str, ...]:
+    """What to say of a grid that a qform cannot hold (B4)."""
+    is_sheared = header.is_oriented and not grid.is_orthogonal()
+    return ("the grid is sheared: only the sform holds its position, the qform is left out",) if is_sheared else ()
 
 
 def _stored_shape(grid: Grid, header: Header, channels: int) -> tuple[int, ...]:
@@ -99,9 +112,10 @@ def _set_position(raw: Any, grid: Grid, header: Header) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO | gzip.GzipFile]:
+def opened(path: Path, *, is_packed: bool) -> Iterator[BinaryIO | gzip.GzipFile]:
+    """A file to write to, gzipped if it is to be packed."""
     with path.open("wb") as file:
-        if path.name.lower().endswith(".gz"):
+        if is_packed:
             # no name and no time in the stream: the same values give the same bytes
             with gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0) as packed:
                 yield packed

@@ -1,17 +1,21 @@
 """How values are stored: `SaveOptions`, and the one place where floats become integers."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from nfops.arrays import Array
 from nfops.errors import ResultError, UsageError
-from nfops.image import Header
+from nfops.grid import Grid
+from nfops.image import Header, Image
 from nfops.io.publish import Together
 
 StoredType: TypeAlias = "np.dtype[Any]"
 
+SLAB_VALUES = 1 << 22
 DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
 
 
@@ -37,6 +41,19 @@ def stored_dtype(options: SaveOptions, header: Header) -> StoredType:
     """The dtype to store: what the options name, the file's own for "same", float32 for "auto"."""
     name = {"auto": "float32", "same": header.file_dtype}.get(options.dtype, options.dtype)
     return np.dtype(name)
+
+
+def slabs_of(image: Image) -> Iterator[Array]:
+    """An image in memory as slabs (I, J, n) along k, channel after channel."""
+    step = max(1, SLAB_VALUES // (image.grid.shape[0] * image.grid.shape[1]))
+    starts = range(0, image.grid.shape[2], step)
+    return (channel[..., k : k + step] for channel in image.values for k in starts)
+
+
+def refuse_shear(path: Path, grid: Grid) -> None:
+    """Raise UsageError for a grid that a format cannot hold whose axes are at right angles."""
+    if not grid.is_orthogonal():
+        raise UsageError(path, "the grid is sheared, this format knows right angles only", "write .nii.gz instead")
 
 
 def to_stored(values: Array, dtype: StoredType, where: object) -> Array:

@@ -16,6 +16,7 @@ from nfops.grid import Grid
 from nfops.io.dicom.finding import DicomFiles
 from nfops.io.digest import sha256_of_all
 from nfops.io.formats import output_stem
+from nfops.io.piped import DASH, PipedScan
 from nfops.io.publish import Together, publishing
 
 
@@ -32,8 +33,12 @@ class FileRecord:
     units: str = ""
 
     @classmethod
-    def of(cls, scan: Path | DicomFiles, grid: Grid, units: str = "", files: Sequence[Path] = ()) -> "FileRecord":
+    def of(
+        cls, scan: Path | DicomFiles | PipedScan, grid: Grid, units: str = "", files: Sequence[Path] = ()
+    ) -> "FileRecord":
         """Digest a file, or the `files` that a scan was read from; only its name is kept, not its folder."""
+        if isinstance(scan, PipedScan):
+            return cls(str(scan), sha256_of_all([scan.file]), grid, units)
         name = scan.name.name if isinstance(scan, DicomFiles) else scan.name or scan.absolute().name
         return cls(name, sha256_of_all(files or (scan.files if isinstance(scan, DicomFiles) else [scan])), grid, units)
 
@@ -112,6 +117,9 @@ def anonymous_command(argv: Sequence[str], inputs: Sequence[str], output: str) -
     names = {output: "OUTPUT", **{name: f"INPUT[{i}]" for i, name in enumerate(inputs)}}
     command = []
     for word in argv:
+        if word == DASH:
+            command.append(word)
+            continue
         option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
         if word.startswith("-") and not equals and "/" in word:  # a short option with its value attached: -o/home/me/x
             option, value = word[:2], word[2:]
@@ -134,8 +142,8 @@ def _position_entry(record: FileRecord) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str | None]:
-    """Of Python, of nfops and of what it computed with: torch only where it was imported."""
-    used = ("numpy", "nibabel", *(["torch"] if "torch" in sys.modules else []))
+    """Of Python, of nfops and of what it read and computed with: large libraries only where they were imported."""
+    used = ("numpy", "nibabel", *(name for name in ("SimpleITK", "torch") if name in sys.modules))
     found = {"python": platform.python_version(), "nfops": __version__}
     return found | {name: _version(name) for name in used}
 
