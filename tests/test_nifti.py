@@ -1,5 +1,6 @@
 """Reading NIfTI: values, positions, units. Test names carry the IDs of the reference."""
 
+import re
 from dataclasses import replace
 
 import nibabel
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 from nifti_files import OBLIQUE, PIXDIM, QFORM, QUATERN, SAMPLES, SFORM, SLOPE, UNITS, make, stored
 
-from nfops.errors import InputError
-from nfops.io import SaveOptions, describe_image, load_image, save_image
+from nfops.errors import InputError, UsageError
+from nfops.grid import Grid
+from nfops.image import Image
+from nfops.io import Reading, SaveOptions, describe_image, load_image, save_image
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
@@ -144,3 +147,36 @@ def test_values_stay_double_only_where_they_need_it(tmp_path):
         image = load_image(tmp_path / "a.nii")
         assert image.values.dtype == expected
         assert image.values[0, 1, 1, 1] == values[1, 1, 1]
+
+
+def test_b2_the_qform_on_demand(tmp_path):
+    path = make(tmp_path / "a.nii", {QUATERN + 12: ("f", -11.8)})
+    by_sform, by_qform = load_image(path), load_image(path, Reading(xform="qform"))
+    expected = nibabel.load(path).header.get_qform()
+    assert np.allclose(by_qform.grid.affine, expected, atol=1e-5)
+    assert not np.allclose(by_sform.grid.affine, expected, atol=1e-3)
+    with pytest.raises(UsageError, match="sform, qform"):
+        Reading(xform="both")
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3e-7, 2e-7), (1e6, 1e6 + 3), (-5e4, 9e4), (7.5, 7.5)])
+def test_b8_int16_on_demand_has_a_slope_and_says_what_is_lost(tmp_path, low, high):
+    values = np.random.default_rng(0).uniform(low, high, (2, 9, 8, 7)).astype(np.float32)
+    image = Image(values, Grid((9, 8, 7), np.diag([2.0, 2, 3, 1])))
+    (note,) = save_image(tmp_path / "o.nii.gz", image, SaveOptions("int16"))
+    stored = nibabel.load(tmp_path / "o.nii.gz")
+    assert stored.get_data_dtype() == np.int16
+    slope, worst = float(stored.dataobj.slope), float(re.search(r"up to (\S+)$", note)[1])
+    read = np.moveaxis(np.asarray(stored.dataobj, np.float64), -1, 0)
+    rounding = 1.2e-7 * max(abs(low), abs(high))  # of the intercept to float32, and of what is read
+    assert np.abs(read - values).max() <= min(slope / 2, worst * 1.01) + rounding
+    assert np.abs(load_image(tmp_path / "o.nii.gz").values - values).max() <= slope / 2 + 2 * rounding
+    assert slope <= max(high - low, 1e-7 * abs(high)) / 65000 * 1.01 or low == high
+
+
+def test_b8_whole_numbers_keep_slope_1(tmp_path):
+    image = Image(np.arange(60, dtype=np.float32).reshape(1, 5, 4, 3) - 30, Grid((5, 4, 3), np.eye(4)))
+    assert save_image(tmp_path / "o.nii", image, SaveOptions("int16")) == ()
+    stored = nibabel.load(tmp_path / "o.nii")
+    assert (stored.dataobj.slope, stored.dataobj.inter) == (1, 0)
+    assert np.array_equal(np.asarray(stored.dataobj), image.values[0])

@@ -23,6 +23,7 @@ from nfops.cli.options import (
     recipe_option,
     session_options,
     shard_option,
+    xform_option,
 )
 from nfops.cli.pipes import DASH, check_pipes, received, write_out
 from nfops.cli.places import Places, find_places
@@ -75,10 +76,11 @@ EXAMPLES = [
 @shard_option
 @dicom_options
 @grid_options
-@click.option("--soft", is_flag=True, help="Probabilities, not labels (a channel for each).")
+@click.option("--soft", is_flag=True, help="Probabilities, a channel for each label.")
 @dtype_option
 @dicom_option
 @pixel_mm_option
+@xform_option
 @session_options
 def command(session: Session, inputs: tuple[str, ...], recipe: str, bundle: Path | None, **options: Any) -> int:
     """Apply a trained operator to a scan.

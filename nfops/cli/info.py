@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from nfops.cli.options import SOURCE, Session, pixel_mm_option, series_option, session_with
+from nfops.cli.options import SOURCE, Session, pixel_mm_option, series_option, session_with, xform_option
 from nfops.cli.pipes import DASH, check_pipes, received
 from nfops.cli.progress import say, show_result
 
+UNASKED: Mapping[str, Any] = {"pixel_mm": None}
 EXAMPLES = [
     ("Shape, spacing and orientation of a scan", "nfops info scan.nii.gz"),
     ("The same as JSON, for a script", "nfops info --json scan.nii.gz"),
@@ -21,17 +22,16 @@ EXAMPLES = [
 @click.argument("paths", nargs=-1, required=True, type=SOURCE, metavar="PATH...")
 @pixel_mm_option
 @series_option
+@xform_option
 @session_with()
-def command(
-    session: Session, paths: tuple[Path, ...], pixel_mm: tuple[float, float] | None, series: str | None
-) -> None:
+def command(session: Session, paths: tuple[Path, ...], **options: Any) -> None:
     """Say what an image, a bundle or a recipe is.
 
     A bundle is a folder with a manifest.json; a recipe is a .yaml file, and it is checked as a training would check
     it. Anything else is read as an image, '-' as NIfTI from standard input. With --json, several paths give one list.
     """
     check_pipes(session, paths, {})
-    found = [describe(path, pixel_mm, series) for path in paths]
+    found = [describe(path, options) for path in paths]
     for each in found:
         for warning in each.get("warnings") or ():
             say(session, f"{each['path']}: warning: {warning}")
@@ -39,8 +39,11 @@ def command(
     show_result(session, found if len(found) > 1 else found[0], lines)
 
 
-def describe(path: Path, pixel_mm: tuple[float, float] | None = None, series: str | None = None) -> dict[str, Any]:
-    """What `path` is, as a document: `kind`, `path` and what there is to say about that kind."""
+def describe(path: Path, options: Mapping[str, Any] = UNASKED) -> dict[str, Any]:
+    """What `path` is, as a document: `kind`, `path` and what there is to say about that kind.
+
+    options: the user's words about how to read an image, as `read_as` takes them.
+    """
     if os.path.isfile(path / "manifest.json"):  # noqa: PTH113 - Path.is_file may raise
         return _describe_bundle(path)
     if path.suffix in {".yaml", ".yml"}:
@@ -49,7 +52,7 @@ def describe(path: Path, pixel_mm: tuple[float, float] | None = None, series: st
     from nfops.io import Reading, describe_image
 
     scan = received() if str(path) == DASH else path
-    return describe_image(scan, read_as(Reading(), {"pixel_mm": pixel_mm, "series": series}))
+    return describe_image(scan, read_as(Reading(), options))
 
 
 def _describe_bundle(path: Path) -> dict[str, Any]:

@@ -167,7 +167,7 @@ nthreads_option = click.option(
     callback=_limit_threads,
     envvar="NFOPS_NTHREADS",
     show_envvar=True,
-    help="Threads to use; without it, what affinity, SLURM_CPUS_PER_TASK and OMP_NUM_THREADS allow.",
+    help="Threads; else what affinity, Slurm and OMP_NUM_THREADS allow.",
 )
 progress_option = click.option(
     "--progress",
@@ -233,22 +233,25 @@ batch_option = click.option(
     "--batch",
     type=click.Path(path_type=Path, allow_dash=True),
     metavar="LIST",
-    help="Take the inputs from this list; '-' is stdin.",
+    help="Take the inputs from a list; '-' is stdin.",
 )
-null_option = click.option("-0", "--null", is_flag=True, help="Names of --batch end with NUL (find -print0).")
+null_option = click.option("-0", "--null", is_flag=True, help="Names of --batch end with NUL (print0).")
 pixel_mm_option = click.option("--pixel-mm", type=PIXEL, help="Size of a pixel of a picture or radiograph.")
 series_option = click.option(
     "--series",
     metavar="N|#N|UID|all",
     help="Of a DICOM folder: its place in the list, its number, its UID; or all, with --out-dir.",
 )
-untilt_option = click.option("--untilt", is_flag=True, help="DICOM: make a tilted gantry's grid rectangular.")
-uniform_option = click.option("--resample-uniform", is_flag=True, help="DICOM: even out distances and gaps of slices.")
-dicom_option = click.option(
-    "--dicom", "as_dicom", is_flag=True, help="Write a derived DICOM series, a folder; labels as a SEG file."
-)
+untilt_option = click.option("--untilt", is_flag=True, help="DICOM: straighten a tilted gantry's grid.")
+uniform_option = click.option("--resample-uniform", is_flag=True, help="DICOM: even out uneven or missing slices.")
+dicom_option = click.option("--dicom", "as_dicom", is_flag=True, help="Write a DICOM series, labels as a SEG.")
 dtype_option = click.option(
     "--dtype", type=click.Choice(DTYPES), default="auto", show_default=True, help="Number type of the output file."
+)
+
+
+xform_option = click.option(
+    "--xform", type=click.Choice(["sform", "qform"]), default="sform", help="NIfTI: what counts where both are set."
 )
 
 

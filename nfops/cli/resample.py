@@ -19,6 +19,7 @@ from nfops.cli.options import (
     grid_options,
     pixel_mm_option,
     session_options,
+    xform_option,
 )
 from nfops.cli.pipes import DASH, check_pipes, received, write_out
 from nfops.cli.progress import say
@@ -82,6 +83,7 @@ EXAMPLES = [
 @dtype_option
 @dicom_option
 @pixel_mm_option
+@xform_option
 @session_options
 def command(session: Session, source: Path, out: Path, method: str, **options: Any) -> int:
     """Resample an image to another grid.

@@ -41,13 +41,13 @@ class Job:
 
 
 def read_as(reading: "Reading", options: Mapping[str, Any]) -> "Reading":
-    """A reading with what --pixel-mm, --series, --untilt and --resample-uniform say."""
+    """A reading with what --pixel-mm, --series, --untilt, --resample-uniform and --xform say."""
     from nfops.io import PictureFrame
 
     picture, pixel_mm = reading.picture or PictureFrame(), options["pixel_mm"]
     if pixel_mm is not None:
         picture = replace(picture, pixel_mm=pixel_mm, pixel_mm_is_override=True)
-    words = {name: options[name] for name in ("series", "untilt", "resample_uniform") if name in options}
+    words = {name: options[name] for name in ("series", "untilt", "resample_uniform", "xform") if name in options}
     return replace(reading, picture=picture, **words)
 
 

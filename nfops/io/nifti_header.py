@@ -54,7 +54,7 @@ class Stored:
         return self.offset + self.count * self.dtype.itemsize
 
 
-def parse_header(path: Path, block: bytes) -> Stored:
+def parse_header(path: Path, block: bytes, xform: str = "sform") -> Stored:
     """Read the first bytes of a NIfTI-1 or NIfTI-2 file (540 are enough for both).
 
     Raises:
@@ -67,7 +67,7 @@ def parse_header(path: Path, block: bytes) -> Stored:
     unit_code, time_unit = int(raw["xyzt_units"]) & 7, int(raw["xyzt_units"]) & 0x38
     if unit_code not in MM_PER_UNIT:
         raise corrupt(path, "xyzt_units", f"spatial unit {unit_code}")
-    position = find_position(path, raw, shape, MM_PER_UNIT[unit_code])
+    position = find_position(path, raw, shape, MM_PER_UNIT[unit_code], xform)
     slope, intercept = _scaling(path, raw)
     dtype = _dtype(path, raw)
     slice_dim = int(raw["dim_info"]) >> 4 & 3

@@ -24,12 +24,15 @@ class Position:
 
 
 @np.errstate(over="ignore", invalid="ignore")  # numbers without sense are found by the checks
-def find_position(path: Path, raw: Any, shape: tuple[int, int, int], unit_mm: float) -> Position:
+def find_position(path: Path, raw: Any, shape: tuple[int, int, int], unit_mm: float, xform: str = "sform") -> Position:
     """Choose the affine: the sform if its code is set, else the qform, else the bare spacing with a warning (B1).
 
-    raw: a nibabel NIfTI header, unchecked. unit_mm: millimetres per unit of the file.
+    raw: a nibabel NIfTI header, unchecked. unit_mm: millimetres per unit of the file. xform: "qform" takes that where
+    both codes are set (B2).
     """
     sform_code, qform_code = int(raw["sform_code"]), int(raw["qform_code"])
+    if xform == "qform" and qform_code > 0:
+        sform_code = 0
     pixdim = np.array(raw["pixdim"][1:4], dtype=np.float64)
     sform = np.vstack([raw["srow_x"], raw["srow_y"], raw["srow_z"], [0, 0, 0, 1]]).astype(np.float64)
     for axis in (1, 2):

@@ -24,14 +24,16 @@ NEEDS_DOUBLE = ("float64", "int32", "uint32", "int64", "uint64")
 LARGEST_EXACT_INTEGER = 2**53
 
 
-def read_nifti(path: Path) -> Image:
+def read_nifti(path: Path, xform: str = "sform") -> Image:
     """A NIfTI-1 or NIfTI-2 file as an Image: (T, I, J, K), native float32, float64 only where that changes a value.
+
+    xform: which affine counts where both are set, "sform" or "qform".
 
     Raises:
         NotFoundError: no such file. InputError: damaged or unusable. MemoryLimitError: larger than the memory.
     """
     with open_stream(path) as stream:
-        return read_image(stream, read_header(stream))
+        return read_image(stream, read_header(stream, xform))
 
 
 def read_image(stream: PlainStream, stored: Stored) -> Image:
@@ -82,7 +84,7 @@ def open_stream(path: Path) -> PlainStream:
     return GzipStream(path) if is_gzip else PlainStream(path)
 
 
-def read_header(stream: PlainStream) -> Stored:
+def read_header(stream: PlainStream, xform: str = "sform") -> Stored:
     """Read up to the first value; sizes are checked before anything of that size is read or allocated.
 
     Raises:
@@ -91,7 +93,7 @@ def read_header(stream: PlainStream) -> Stored:
     block = stream.read(NIFTI1_BYTES)
     if len(block) == NIFTI1_BYTES and NIFTI2_BYTES in (int.from_bytes(block[:4], order) for order in BYTE_ORDERS):
         block += stream.read(NIFTI2_BYTES - NIFTI1_BYTES)
-    stored = parse_header(stream.path, block)
+    stored = parse_header(stream.path, block, xform)
     require_whole(stream, stored)
     byte_order = "<" if int.from_bytes(block[:4], "little") in (NIFTI1_BYTES, NIFTI2_BYTES) else ">"
     comments, warnings = read_extensions(stream.read(stored.offset - stream.position), byte_order)

@@ -14,11 +14,13 @@ from nfops.errors import ResultError
 from nfops.grid import Grid
 from nfops.image import Header
 from nfops.io.nifti_extensions import extension_bytes
+from nfops.io.nifti_scale import Scale
 from nfops.io.saving import StoredType, to_stored
 
 GZIP_LEVEL = 4
 LARGEST_NIFTI1_SIZE = 32767
 LARGEST_QFORM_ERROR_VOXELS = 0.05
+UNSCALED = Scale()
 UNIT_CODES = {1000.0: 1, 1.0: 2, 0.001: 3}
 
 
@@ -30,17 +32,18 @@ def write_nifti(
     slabs: Iterable[Array],
     *,
     channels: int = 1,
+    scale: Scale = UNSCALED,
 ) -> None:
     """Write slabs (1, I, J, n) or (I, J, n) that follow each other along k, one channel after the other.
 
     header: what the input said; of it the units, the code of the affine, the time step, the slice axis, the intent,
-    the comments and the number of dimensions are kept. Slope and intercept are always 1 and 0.
+    the comments and the number of dimensions are kept. scale: slope and intercept, of values already scaled.
 
     Raises:
         ResultError: NaN or infinite values, values out of the range of `dtype`, too few or too many slabs.
     """
     with opened(path, is_packed=path.name.lower().endswith(".gz")) as file:
-        file.write(header_bytes(grid, header, dtype, channels))
+        file.write(header_bytes(grid, header, dtype, channels, scale))
         for block in stored_blocks(path.name, grid, dtype, slabs, channels):
             file.write(block.tobytes(order="F"))
 
@@ -61,7 +64,7 @@ def stored_blocks(name: str, grid: Grid, dtype: StoredType, slabs: Iterable[Arra
         raise ResultError(name, f"{written} slices were made, expected {k * channels}")
 
 
-def header_bytes(grid: Grid, header: Header, dtype: StoredType, channels: int) -> bytes:
+def header_bytes(grid: Grid, header: Header, dtype: StoredType, channels: int, scale: Scale = UNSCALED) -> bytes:
     """A NIfTI-1 header, NIfTI-2 where a size needs it, and the comments behind it, or that there are none."""
     from nibabel.nifti1 import Nifti1Header
     from nibabel.nifti2 import Nifti2Header
@@ -76,7 +79,7 @@ def header_bytes(grid: Grid, header: Header, dtype: StoredType, channels: int) -
     raw["dim_info"] = 0 if header.slice_axis is None else (header.slice_axis + 1) << 4
     raw["intent_code"], raw["intent_name"] = header.intent[0], header.intent[1].encode("latin-1", "replace")[:15]
     raw["descrip"] = f"nfops {__version__}".encode()
-    raw["scl_slope"], raw["scl_inter"] = 1, 0
+    raw["scl_slope"], raw["scl_inter"] = scale.slope, scale.intercept
     extensions = extension_bytes(header.comments)
     raw["vox_offset"] = int(raw["sizeof_hdr"]) + len(extensions)
     return bytes(raw.binaryblock) + extensions

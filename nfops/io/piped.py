@@ -67,16 +67,16 @@ def spool(stream: BinaryIO) -> PipedScan:
     return PipedScan(_path_of(descriptor), start.startswith(GZIP))
 
 
-def load(scan: PipedScan, reading: Reading) -> Image:  # noqa: ARG001
+def load(scan: PipedScan, reading: Reading) -> Image:
     """Read what came through the pipe. Raises as for a file, "-" in place of its name."""
     with _told_as_dash(scan.file), scan.stream() as stream:
-        return read_image(stream, read_header(stream))
+        return read_image(stream, read_header(stream, reading.xform))
 
 
-def describe(scan: PipedScan, reading: Reading) -> dict[str, Any]:  # noqa: ARG001
+def describe(scan: PipedScan, reading: Reading) -> dict[str, Any]:
     """What the header says; the intensity range too where unpacking takes no time."""
     with _told_as_dash(scan.file), scan.stream() as stream:
-        stored = read_header(stream)
+        stored = read_header(stream, reading.xform)
         image = read_image(stream, stored) if stored.end < DECODE_UP_TO_BYTES else None
     return description("nifti", Path(DASH), stored, image)
 
