@@ -18,7 +18,7 @@ from nfops.arrays import Array
 from nfops.codec_spec import CodecSpec
 from nfops.errors import BundleError, RecipeError
 from nfops.io.archives import archive_kind
-from nfops.io.publish import publishing_directory
+from nfops.io.publish_folder import publishing_directory
 from nfops.node import Mark, node_from_plain
 from nfops.recipe import recipe_from_plain
 from nfops.schema import Section, to_plain

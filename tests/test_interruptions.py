@@ -16,6 +16,7 @@ from trials import Ended, after, in_child, nfops_run, signalled_at
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 PUBLISHING = (
     "nfops/io/publish.py",
+    "nfops/io/publish_folder.py",
     "nfops/io/holding.py",
     "nfops/io/sidecar.py",
     "nfops/cli/scans.py",

@@ -10,7 +10,8 @@ import pytest
 
 from nfops.errors import OutputError, ResultError
 from nfops.io.holding import signals_held
-from nfops.io.publish import publishing, publishing_directory, publishing_together, refuse_existing
+from nfops.io.publish import publishing, publishing_together, refuse_existing
+from nfops.io.publish_folder import publishing_directory
 
 
 def names(folder):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nfops.cli.batch import plan_only, run_jobs
 from nfops.cli.dicom_output import DicomOutput
 from nfops.cli.options import (
     Session,
@@ -35,8 +36,6 @@ from nfops.cli.scans import (
     command_line,
     make_folder,
     on_reference,
-    plan_only,
-    run_jobs,
     stamps,
     writes_picture,
 )

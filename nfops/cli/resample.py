@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nfops.cli.batch import plan_only, run_jobs
 from nfops.cli.dicom_output import DicomOutput
 from nfops.cli.options import (
     NUMBER,
@@ -28,9 +29,7 @@ from nfops.cli.scans import (
     check_outputs,
     command_line,
     on_reference,
-    plan_only,
     read_as,
-    run_jobs,
     stamps,
     writes_picture,
 )

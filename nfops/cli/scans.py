@@ -1,7 +1,7 @@
 """One scan or many: what `apply` and `resample` do around the computing, and the bookkeeping of a batch."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nfops.cli.dicom_output import DicomOutput, check_dicom_outputs, remove_dicom, write_dicom
-from nfops.cli.errors import Terminated, complaint, exit_code
 from nfops.cli.options import Session
-from nfops.cli.progress import say, show_result
-from nfops.errors import InputError, NfopsError
+from nfops.cli.progress import say
+from nfops.errors import InputError
 
 if TYPE_CHECKING:
     from nfops.image import Image
@@ -112,74 +111,6 @@ def stamps(scan: "Scan | PipedScan") -> tuple[tuple[int, int], ...]:
         return tuple((status.st_size, status.st_mtime_ns) for status in (path.stat() for path in paths_of(scan)))
     except OSError:
         return ()
-
-
-def run_jobs(session: Session, jobs: Sequence[Job], work: Callable[[Job], dict[str, Any]], *, is_batch: bool) -> int:
-    """Do every job and show what came of it; the exit code. A single job's error is raised, a batch goes on."""
-    if not is_batch:
-        result = work(jobs[0])
-        if not jobs[0].is_sent:  # else standard output has the image
-            show_result(session, result, [str(result["output"])])
-        return 0
-    results: list[dict[str, Any]] = []
-    failed = 0
-    is_stopped = False
-    for number, job in enumerate(jobs):
-        try:
-            results.append(work(job))
-            say(session, f"[{number + 1}/{len(jobs)}] {job.output}")
-        except (NfopsError, MemoryError, OSError) as error:
-            failed += 1
-            results.append(_failure(session, job, _foreseen(job, error)))
-        except Terminated:
-            is_stopped = True
-            say(session, f"stopped by a signal; {len(results)} of {len(jobs)} scans were tried")
-            break
-    done = len(results) - failed
-    if failed or not jobs:
-        say(session, f"{done} of {len(jobs)} scans done")
-    lines = [str(result["output"]) for result in results if "output" in result]
-    show_result(session, {"done": done, "failed": failed, "results": results}, lines)
-    if is_stopped:
-        return STOPPED
-    return BATCH_FAILED if failed else 0
-
-
-def _foreseen(job: Job, error: BaseException) -> BaseException:
-    """A disk that fails in the middle of a batch is no bug, and no reason to end the batch."""
-    if isinstance(error, OSError) and exit_code(error) == 1:
-        return InputError(job.source, f"cannot be read or written: {error.strerror or error}")
-    return error
-
-
-def _failure(session: Session, job: Job, error: BaseException) -> dict[str, Any]:
-    """Say what went wrong with one scan of many, `-q` or not; its entry in the document of `--json`."""
-    told = complaint(error)
-    say(replace(session, verbosity=max(session.verbosity, 0)), told.text(click.get_current_context().command_path))
-    return {"input": str(job.source), **told.document()}
-
-
-def plan_only(session: Session, jobs: Sequence[Job], reading: "Reading", *, is_batch: bool) -> int:
-    """What --dry-run shows: each input's header and the output it would become."""
-    plan: list[dict[str, Any]] = []
-    lines = []
-    failed = 0
-    for job in jobs:
-        try:
-            header = _header(job.source, reading)
-        except NfopsError as error:
-            if not is_batch:
-                raise
-            failed += 1
-            plan.append(_failure(session, job, error))
-            continue
-        plan.append({"input": str(job.source), "output": str(job.output), **header})
-        lines.append(f"{job.source} ({'x'.join(map(str, header['shape']))}) -> {job.output}")
-    if any(job.is_sent for job in jobs):
-        say(session, "\n".join(lines))
-    else:
-        show_result(session, {"plan": plan}, lines)
-    return BATCH_FAILED if failed else 0
 
 
 def for_picture(drawn: "Rendering", axes: tuple[str, str, str] | None) -> "Rendering":
@@ -299,10 +230,3 @@ def _write_provenance(
     )
     write_sidecar(job.output, provenance, options.force, together)
     return provenance
-
-
-def _header(scan: "Scan | PipedScan", reading: "Reading") -> dict[str, Any]:
-    from nfops.io import describe_image
-
-    described = describe_image(scan, reading)
-    return {key: described[key] for key in ("shape", "spacing_mm", "orientation")}

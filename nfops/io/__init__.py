@@ -12,7 +12,8 @@ from nfops.io.formats import input_format, output_format, output_stem, suffix_of
 from nfops.io.inputs import list_inputs, parse_shard, plan_outputs, take_shard
 from nfops.io.picture_frame import PictureFrame
 from nfops.io.piped import PipedScan
-from nfops.io.publish import publishing, publishing_directory, publishing_together, refuse_existing
+from nfops.io.publish import publishing, publishing_together, refuse_existing
+from nfops.io.publish_folder import publishing_directory
 from nfops.io.reading import Reading
 from nfops.io.saving import SaveOptions
 

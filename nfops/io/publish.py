@@ -3,11 +3,9 @@
 import errno
 import os
 import secrets
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
 
 from nfops.errors import OutputError
 from nfops.io.holding import signals_held
@@ -26,9 +24,6 @@ REASONS = {
 NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 LONGEST_NAME = 230
 
-Marker: TypeAlias = str | Callable[[Path], bool]
-"""What tells a directory that nfops may replace: a file of this name in it, or a look at the whole of it."""
-
 
 def refuse_existing(outputs: Iterable[Path], inputs: Iterable[Path] = (), force: bool = False) -> None:
     """Raise OutputError, before anything is computed, for an output that could not be published later.
@@ -44,7 +39,7 @@ def refuse_existing(outputs: Iterable[Path], inputs: Iterable[Path] = (), force:
             raise OutputError(output, "is also an input; nfops never writes over its input", "choose another name")
         _refuse_target(output, force)
     for directory in dict.fromkeys(output.parent for output in outputs):
-        with _explaining(directory), _claimed(directory / "probe"):
+        with explaining(directory), _claimed(directory / "probe"):
             pass
 
 
@@ -57,7 +52,7 @@ class Together:
 
     def take(self, temporary: Path, target: Path) -> None:
         """Keep a complete file until all are published, or none."""
-        self.waiting[target] = target.parent / _temporary_name(target)
+        self.waiting[target] = target.parent / temporary_name(target)
         temporary.replace(self.waiting[target])
 
     def remove(self) -> None:
@@ -73,11 +68,11 @@ def publishing_together(force: bool = False) -> Iterator[Together]:
     The last that was made gets its name first: an output is never there without the sidecar that tells of it.
     """
     together = Together()
-    with _removing(together.remove):
+    with removing(together.remove):
         yield together
         _publish_all(together.waiting, force)
         for folder in {target.parent for target in together.waiting}:
-            _sync(folder)
+            sync(folder)
 
 
 @contextmanager
@@ -96,35 +91,16 @@ def publishing(
         OutputError: the target exists (without `force`), or the disk refused.
     """
     _refuse_target(target, force)
-    with _explaining(target), _claimed(target) as temporary:
+    with explaining(target), _claimed(target) as temporary:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         if verify:
             verify(temporary)
         if together is not None:
             together.take(temporary, target)
             return
         _publish_all({target: temporary}, force)
-        _sync(target.parent)
-
-
-@contextmanager
-def publishing_directory(target: Path, force: bool = False, marker: Marker = "manifest.json") -> Iterator[Path]:
-    """Yield a temporary directory beside `target`; at the end of the block it becomes `target`.
-
-    With `force` an existing directory is replaced, but only an empty one or one that `marker` tells to be
-    of the same kind: a mistyped name must not delete a folder of something else.
-    """
-    refuse_directory(target, force, marker)
-    temporary = target.parent / _temporary_name(target)
-    with _explaining(target), _removing(lambda: shutil.rmtree(temporary, ignore_errors=True)):
-        temporary.mkdir()
-        yield temporary
-        for path in (*temporary.rglob("*"), temporary):
-            _sync(path)
-        with signals_held():
-            _swap_directory(temporary, target, force)
-        _sync(target.parent)
+        sync(target.parent)
 
 
 def _refuse_target(target: Path, force: bool) -> None:
@@ -134,7 +110,7 @@ def _refuse_target(target: Path, force: bool) -> None:
     if not directory.is_dir():
         raise OutputError(directory, "is a file, expected a directory")
     exists = True
-    with _explaining(target):
+    with explaining(target):
         try:
             target.lstat()
         except FileNotFoundError:
@@ -145,25 +121,6 @@ def _refuse_target(target: Path, force: bool) -> None:
         raise OutputError(target, "exists already", "use --force to replace it")
 
 
-def refuse_directory(target: Path, force: bool, marker: Marker = "manifest.json") -> None:
-    """Raise OutputError for a directory that `publishing_directory` could not publish."""
-    if not target.parent.is_dir():
-        raise OutputError(target.parent, "no such directory", "create it first")
-    if not os.path.lexists(target):
-        return
-    if not force:
-        raise OutputError(target, "exists already", "use --force to replace it")
-    if target.is_symlink() or not target.is_dir():
-        raise OutputError(target, "is not a directory", "remove it first")
-    if any(target.iterdir()) and not _is_ours(target, marker):
-        without = f" without {marker}" if isinstance(marker, str) else " of something else"
-        raise OutputError(target, f"is a directory{without} and is not replaced", "choose another name")
-
-
-def _is_ours(directory: Path, marker: Marker) -> bool:
-    return (directory / marker).is_file() if isinstance(marker, str) else marker(directory)
-
-
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
         status = path.stat()
@@ -172,7 +129,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _temporary_name(target: Path) -> str:
+def temporary_name(target: Path) -> str:
     """The suffix stays, formats are chosen by it; the dot hides the file from `*.nii.gz`."""
     name = target.name
     while len(os.fsencode(name)) > LONGEST_NAME:
@@ -183,14 +140,14 @@ def _temporary_name(target: Path) -> str:
 @contextmanager
 def _claimed(target: Path) -> Iterator[Path]:
     """A temporary file that is ours alone, with the permissions of any new file; gone at the end of the block."""
-    temporary = target.parent / _temporary_name(target)
-    with _removing(lambda: temporary.unlink(missing_ok=True)):  # a signal may come right after the making
+    temporary = target.parent / temporary_name(target)
+    with removing(lambda: temporary.unlink(missing_ok=True)):  # a signal may come right after the making
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
 
 
 @contextmanager
-def _removing(remove: Callable[[], object]) -> Iterator[None]:
+def removing(remove: Callable[[], object]) -> Iterator[None]:
     """Remove at the end, and once more: a signal may have come just before the first time."""
     try:
         try:
@@ -201,7 +158,7 @@ def _removing(remove: Callable[[], object]) -> Iterator[None]:
         remove()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Bring a file or the names in a directory to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -220,7 +177,7 @@ def _publish_all(complete: Mapping[Path, Path], force: bool) -> None:
     with signals_held():
         try:
             for target, temporary in reversed(list(complete.items())):
-                with _explaining(target):
+                with explaining(target):
                     if force and len(complete) > 1 and os.path.lexists(target):
                         kept[target] = _under_second_name(target)
                     _publish(temporary, target, force)
@@ -236,7 +193,7 @@ def _publish_all(complete: Mapping[Path, Path], force: bool) -> None:
 
 def _under_second_name(target: Path) -> Path:
     """Where an old file is kept until the new one stands."""
-    old = target.parent / _temporary_name(target)
+    old = target.parent / temporary_name(target)
     try:
         os.link(target, old)
     except OSError as error:
@@ -254,14 +211,15 @@ def _publish(temporary: Path, target: Path, force: bool) -> None:
     try:
         os.link(temporary, target)
     except FileExistsError as error:
-        raise _overtaken(target) from error
+        raise overtaken(target) from error
     except OSError as error:
         if error.errno not in NO_HARD_LINKS:
             raise
         _rename_onto_claim(temporary, target)
 
 
-def _overtaken(target: Path) -> OutputError:
+def overtaken(target: Path) -> OutputError:
+    """The error for a place that was free when the work began."""
     return OutputError(target, "was written by another process meanwhile", "use --force to replace it")
 
 
@@ -269,7 +227,7 @@ def _rename_onto_claim(temporary: Path, target: Path) -> None:
     try:
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except FileExistsError as error:
-        raise _overtaken(target) from error
+        raise overtaken(target) from error
     try:
         temporary.replace(target)
     except BaseException:
@@ -277,26 +235,8 @@ def _rename_onto_claim(temporary: Path, target: Path) -> None:
         raise
 
 
-def _swap_directory(temporary: Path, target: Path, force: bool) -> None:
-    if not (force and target.is_dir()):
-        try:
-            target.mkdir()  # a claim; the rename below replaces the empty directory in one go
-        except FileExistsError as error:
-            raise _overtaken(target) from error
-        temporary.rename(target)
-        return
-    old = target.parent / _temporary_name(target)
-    target.rename(old)
-    try:
-        temporary.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
 @contextmanager
-def _explaining(target: Path) -> Iterator[None]:
+def explaining(target: Path) -> Iterator[None]:
     """What the operating system refused, in one line."""
     try:
         yield

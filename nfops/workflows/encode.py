@@ -8,7 +8,7 @@ import numpy as np
 from nfops.bundle import load_bundle, refuse_other_recipe
 from nfops.cohort import load_pairs, read_cohort
 from nfops.engines import open_engine
-from nfops.io.publish import publishing_directory, refuse_directory
+from nfops.io.publish_folder import publishing_directory, refuse_directory
 from nfops.latent_tables import encode_pairs
 from nfops.latents import TABLES, latents_dir
 from nfops.progress import OnStep, Step, silent

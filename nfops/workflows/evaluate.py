@@ -19,7 +19,7 @@ from nfops.evaluation.probes import Labels, Probed, probe_fold, read_labels, sum
 from nfops.evaluation.refit import refit
 from nfops.evaluation.splits import all_splits, choose_splits, rows_of
 from nfops.evaluation.summary import Evaluation, summarise_evaluation
-from nfops.io.publish import publishing_directory, refuse_directory
+from nfops.io.publish_folder import publishing_directory, refuse_directory
 from nfops.progress import OnStep, Step, silent
 from nfops.recipe import Recipe, check_components
 from nfops.report import SUMMARY, write_report

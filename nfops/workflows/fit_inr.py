@@ -11,7 +11,7 @@ from nfops.cohort import Cohort, Pair, load_pairs, read_cohort
 from nfops.engines.torch_engine import choose_device
 from nfops.errors import DeviceError, OutputError, RecipeError
 from nfops.fitting import Training, fit_fields, learned_sides
-from nfops.io.publish import refuse_directory
+from nfops.io.publish_folder import refuse_directory
 from nfops.progress import OnStep, Step, silent
 from nfops.recipe import Recipe, check_components
 from nfops.schema import to_plain

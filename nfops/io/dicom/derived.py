@@ -33,7 +33,7 @@ from nfops.io.dicom.quantising import Scale, choose_scale
 from nfops.io.dicom.slice_geometry import SliceStack, remove_place, set_geometry, slice_stack
 from nfops.io.dicom.source_planes import contributing_planes, kept_thickness_mm, source_image_items, source_planes
 from nfops.io.dicom.source_series import SourceSeries, read_sources
-from nfops.io.publish import publishing_directory, refuse_directory
+from nfops.io.publish_folder import publishing_directory, refuse_directory
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
