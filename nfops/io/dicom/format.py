@@ -9,7 +9,7 @@ from nfops.errors import InputError, UsageError
 from nfops.grid import Grid
 from nfops.image import Header, Image
 from nfops.io.dicom.finding import DicomFiles, Found, choose_series, find
-from nfops.io.dicom.stacks import find_flaws
+from nfops.io.dicom.flaws import find_flaws
 from nfops.io.dicom.volume import header_of, place, read_volume
 from nfops.io.reading import Reading
 from nfops.io.saving import SaveOptions
