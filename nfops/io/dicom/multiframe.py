@@ -35,7 +35,11 @@ def enhanced_frames(path: Path, dataset: "Dataset") -> list[Frame]:
     count = frame_count(path, dataset)
     if len(groups) != count:
         raise InputError(path, f"describes {len(groups)} of its {count} frames")
-    return [_enhanced(path, whole, index, own, shared) for index, own in enumerate(groups)]
+    frames = [_enhanced(path, whole, index, own, shared) for index, own in enumerate(groups)]
+    stacks = [_stack(_first(own, "FrameContentSequence")) for own in groups]
+    if len(set(stacks)) == count:  # some number every slice as a stack of its own, which says nothing
+        return frames
+    return [replace(frame, kind=(*frame.kind, stack)) for frame, stack in zip(frames, stacks, strict=True)]
 
 
 def older_frames(path: Path, dataset: "Dataset") -> list[Frame]:
@@ -81,10 +85,10 @@ def _enhanced(path: Path, whole: Frame, index: int, own: "Dataset", shared: "Dat
         thickness_mm=_thickness(measures) or whole.thickness_mm,
         slope=slope,
         intercept=intercept,
-        kind=(*_frame_kind(frame_type, whole), *_stack(group("FrameContentSequence"))),
+        kind=_frame_kind(frame_type, whole),
         order=(*whole.order, float(index)),
         echo_ms=_in_group(group("MREchoSequence"), "EffectiveEchoTime") if group("MREchoSequence") else whole.echo_ms,
-        clues=tuple(_in_group(group(sequence), keyword) for sequence, keyword in CLUES),
+        clues=(*(_in_group(group(at), keyword) for at, keyword in CLUES), *_dimensions(group("FrameContentSequence"))),
     )
 
 
@@ -98,8 +102,12 @@ def _frame_kind(frame_type: "Dataset | None", whole: Frame) -> tuple[str, ...]:
     )
 
 
-def _stack(content: "Dataset | None") -> tuple[str, ...]:
-    return () if content is None else (text(content, "StackID"),)
+def _stack(content: "Dataset | None") -> str:
+    return "" if content is None else text(content, "StackID")
+
+
+def _dimensions(content: "Dataset | None") -> tuple[float, ...]:
+    return () if content is None else numbers(content, "DimensionIndexValues", 1) or ()
 
 
 def _in_group(item: "Dataset | None", keyword: str) -> float:

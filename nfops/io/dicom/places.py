@@ -7,7 +7,7 @@ import numpy as np
 
 from nfops.arrays import Array
 from nfops.errors import InputError
-from nfops.io.dicom.frames import Frame
+from nfops.io.dicom.frames import NO_NUMBER, Frame
 
 SAME_PLACE_PIXELS = 0.05
 BESIDE_PIXELS = 0.5
@@ -96,7 +96,9 @@ def in_time_order(places: list[list[Frame]]) -> list[list[Frame]]:
 
 
 def by_echo(frames: list[Frame]) -> list[list[Frame]]:
-    """The frames of each echo, if every echo has as many images at every place; else all of them in one list."""
+    """The frames of each echo, if each has an echo and each echo as many images at every place; else all in one."""
+    if any(frame.echo_ms == NO_NUMBER for frame in frames):
+        return [frames]
     parts = _parts(frames, lambda frame: frame.echo_ms)
     echoes = [find_places(part) for part in parts]
     count = len(find_places(frames))

@@ -96,7 +96,7 @@ def find_stacks(where: object, frames: Sequence[Frame], same_pixels: SamePixels)
     kinds: dict[tuple[object, ...], list[Frame]] = defaultdict(list)
     for frame in sorted(single, key=lambda frame: (frame.order, frame.clues, frame.path)):
         kinds[_kind(frame, kinds)].append(frame)
-    stacks = [stack for group in kinds.values() for stack in _stacks(where, group, same_pixels)]
+    stacks = _told_apart([stack for group in kinds.values() for stack in _stacks(where, group, same_pixels)])
     left_out = len(frames) - sum(len(volume) for stack in stacks for volume in stack.frames)
     return stacks, [f"{left_out} copies of images were left out"] if left_out else []
 
@@ -134,6 +134,22 @@ def _stacks(where: object, frames: list[Frame], same_pixels: SamePixels) -> list
         places = evened(where, places, same_pixels)
     places = in_time_order(places)
     return [Stack(tuple(zip(*places, strict=True)), is_oriented=True)]
+
+
+def _told_apart(stacks: list[Stack]) -> list[Stack]:
+    """Stacks of one kind and size say in their labels where they begin."""
+    names = [(stack.sizes, stack.frames[0][0].kind, stack.label) for stack in stacks]
+    return [
+        replace(stack, label=f"{stack.label} {_beginning(stack)}".strip())
+        if stack.is_oriented and names.count(name) > 1
+        else stack
+        for stack, name in zip(stacks, names, strict=True)
+    ]
+
+
+def _beginning(stack: Stack) -> str:
+    x, y, z = stack.grid().affine[:3, 3]
+    return f"{stack.grid().orientation} from ({x:.4g}, {y:.4g}, {z:.4g}) mm"
 
 
 def _labelled(stack: Stack, echo: list[Frame]) -> Stack:
