@@ -112,7 +112,7 @@ def test_b30_c21_documents_are_counted(tmp_path):
     (tmp_path / "b" / "readme.txt").write_text("x")
     with pytest.raises(NothingMatchedError, match=r"no DICOM images \(2 files seen: 1 Enhanced SR Storage\)"):
         load_image(tmp_path / "b")
-    with pytest.raises(InputError, match="holds no image.*Enhanced SR"):
+    with pytest.raises(InputError, match=r"holds no image.*Enhanced SR"):
         load_image(tmp_path / "b" / "sr")
 
 

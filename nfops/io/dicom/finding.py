@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nfops.errors import InputError, NothingMatchedError, UsageError
-from nfops.io.dicom.elements import number, text, words
+from nfops.io.dicom.elements import number, text, whole, words
 from nfops.io.dicom.frames import Frame, kind_of_document, plain_frame, refuse_cut, refuse_unreadable, what_is_missing
 from nfops.io.dicom.headers import read_header, refusing
 from nfops.io.dicom.mosaics import is_siemens_mosaic, siemens_frames, uih_frames, uih_slices
@@ -175,5 +175,9 @@ def _series(stack: Stack, datasets: "dict[Path, Dataset]", notes: tuple[str, ...
 
 
 def _padding(dataset: "Dataset") -> tuple[float, ...]:
+    """The stored values that are no measurement; some scanners write signed ones as if they were unsigned."""
     found = (number(dataset, word) for word in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
-    return tuple(value for value in found if value is not None)
+    lowest, highest = stored_range(dataset)
+    turn = 2.0 ** whole(dataset, "BitsAllocated", 16)
+    wrapped = ((v - turn if v > highest else v + turn if v < lowest else v, v) for v in found if v is not None)
+    return tuple(turned if lowest <= turned <= highest else value for turned, value in wrapped)

@@ -132,7 +132,8 @@ def _decoded(path: Path, dataset: "Dataset", wanted: Sequence[int]) -> Iterator[
         return
     _complete(dataset)
     is_single = frame_count(path, dataset) == 1
-    for frame in [pixel_array(dataset)] if is_single else iter_pixels(dataset, indices=list(wanted)):
+    how = {"correct_unused_bits": False}  # pydicom takes the lowest bits for the stored ones, wherever they are
+    for frame in [pixel_array(dataset, **how)] if is_single else iter_pixels(dataset, indices=list(wanted), **how):
         yield _masked(_coloured(frame, dataset), bits)
 
 
