@@ -111,7 +111,8 @@ def test_b40_padding(tmp_path, way, value, limit):
     if limit is not None:
         dataset.add_new("PixelPaddingRangeLimit", "SS", limit)
     values = plane(write(tmp_path, [dataset]) / "000.dcm", Reading(padding=way))
-    is_padding = (STORED >= -900) & (STORED <= (-900 if limit is None else limit))
+    highest = -900 if limit is None else limit
+    is_padding = (STORED >= -900) & (STORED <= highest)
     true = STORED * 2.0 + 5
     if way == "nan":
         true[is_padding] = np.nan
@@ -357,7 +358,7 @@ def outputs(folder):
         ("info", "--json", bad),
         ("resample", good, "--out", out / "iso.nii.gz", "--spacing", "2x2x2", "-v"),
         ("resample", bad, "--out", out / "bad.nii.gz", "--spacing", "2x2x2", "-v"),
-        ("resample", good, "--out-dir", out / "many", "--spacing", "2x2x2", "--series", "all"),
+        ("apply", "-r", "brain_t1t2", good, bad, "--out-dir", out / "many", "--series", "all", "-v"),
         ("resample", folder.parent, "--out", out / "all.nii.gz", "--spacing", "2x2x2"),
     ):
         ran = nfops(*words)
@@ -387,3 +388,41 @@ def test_c19_another_modality_is_refused(tmp_path):
     with pytest.raises(InputError, match="has the modality MR, the recipe takes CT or PT"):
         load_image(folder, Reading(modality=("CT", "PT")))
     agree(load_image(folder, Reading(modality=("CT", "MR"))), expected(GRID))
+
+
+@pytest.mark.parametrize("what", ["4-D", "RGB"])
+def test_c17_four_dimensions_or_colours_are_refused(tmp_path, what):
+    slices = series(volumes=2)
+    if what == "RGB":
+        (dataset,) = slices = series(oblique_grid((9, 7, 1)))
+        colours = np.zeros((7, 9, 3), np.uint8)
+        store_raw(dataset, colours, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0)
+    folder = write(tmp_path / "x", slices)
+    ran = nfops("apply", "-r", "brain_t1t2", folder, "--out", tmp_path / "out.nii.gz")
+    assert ran.code == 3
+    assert f"got {3 if what == 'RGB' else 2} in an image of shape (9, 7, {len(slices) // 2 or 1})" in ran.err
+    assert not (tmp_path / "out.nii.gz").exists()
+
+
+# --- from the command line --------------------------------------------------------------------------------------------
+
+
+def test_b31_series_all_makes_an_output_of_each(tmp_path):
+    """Of folders, of single files, and where there is but one series."""
+    small = (oblique_grid((30, 28, 2)), oblique_grid((26, 24, 2)))
+    write(tmp_path / "many", series(small[0]), "a{}")
+    write(tmp_path / "many", series(small[1], SeriesNumber=9), "b{}")
+    write(tmp_path / "one", series(small[0]))
+    halves = enhanced(series(small[0], volumes=2), [{"FrameContentSequence.StackID": "12"[n // 2]} for n in range(4)])
+    write(tmp_path, [halves], "two.dcm")
+    scans = (tmp_path / "many", tmp_path / "one", tmp_path / "two.dcm")
+    ran = nfops("apply", "-r", "brain_t1t2", *scans, "--out-dir", tmp_path / "out", "--series", "all")
+    assert ran.code == 0, ran.err
+    names = {path.name for path in (tmp_path / "out").glob("*.nii.gz")}
+    assert names == {"many_4.nii.gz", "many_9.nii.gz", "one.nii.gz", "two_4-1.nii.gz", "two_4-2.nii.gz"}
+    ran = nfops("resample", tmp_path / "many", "--out", tmp_path / "x.nii.gz", "--spacing", "2x2x2")
+    assert ran.code == 3
+    assert "choose one with --series N" in ran.err
+    ran = nfops("resample", tmp_path / "many", "--out", tmp_path / "x.nii.gz", "--spacing", "2x2x2", "--series", "#9")
+    assert ran.code == 0
+    assert nfops("info", tmp_path / "many", "--series", "7").code == 2

@@ -68,7 +68,9 @@ def refuse_unreadable(path: Path, dataset: "Dataset") -> None:
     """Raise InputError for a file that holds no scan: a report, marks on another image, a header without pixels."""
     missing = what_is_missing(dataset)
     if missing:
-        raise InputError(path, f"holds no image: {missing} ({kind_of_document(dataset)})")
+        kind = kind_of_document(dataset)
+        hint = "it lists a folder's images: name the folder" if kind.startswith("Media Storage Directory") else ""
+        raise InputError(path, f"holds no image: {missing} ({kind})", hint)
 
 
 def what_is_missing(dataset: "Dataset") -> str:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nfops.arrays import Array
-from nfops.errors import InputError
+from nfops.errors import InputError, NfopsError
 from nfops.io.dicom.elements import has, tag_of, text, whole
 from nfops.io.dicom.frames import Frame
 from nfops.io.dicom.headers import read_header, refusing
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 DECODERS = "pip install 'nfops[dicom]'"
 AGAIN = "the file is damaged: copy it again"
+OLD_JPEG = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70))
+JPEG_DECODER = "the file is damaged, or needs pip install pylibjpeg-libjpeg"
 NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
 """Implicit and explicit little endian."""
 
@@ -77,8 +80,15 @@ def refuse_undecodable(path: Path, dataset: "Dataset") -> None:
 def _refusing_stream(path: Path, dataset: "Dataset") -> Iterator[None]:
     """As `refusing`, for pixels that a codec unpacks; what its C library prints is kept from the terminal."""
     syntax = _syntax(dataset)
-    with refusing(path, f"no decoder here can unpack its {getattr(syntax, 'name', '')}"), _silenced_stderr():
-        yield
+    try:
+        with _silenced_stderr(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (NfopsError, MemoryError):
+        raise
+    except Exception as error:  # each codec has errors of its own, and none says more than this
+        what = f"no decoder here can unpack its pixels, {getattr(syntax, 'name', 'unknown')} ({syntax})"
+        raise InputError(path, what, JPEG_DECODER if syntax in OLD_JPEG else AGAIN) from error
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def split_volumes(scan: Path | DicomFiles) -> list[Path | DicomFiles]:
         for place, series in enumerate(volumes, start=1):
             label = series.number or uid.rpartition(".")[2]
             label = label if len(volumes) == 1 else f"{label}-{place}"
-            name = base.with_name(f"{base.absolute().name}_{label}")
+            name = base.with_name(f"{_stem(base)}_{label}")
             parts.append(DicomFiles(name, files, str(place) if len(volumes) > 1 else ""))
     return _distinctly_named(parts)
 
@@ -65,6 +65,11 @@ def _series_of(path: Path) -> tuple[str, str]:
             return text(found, "SeriesInstanceUID"), text(found, "SeriesNumber")
     except NfopsError:
         return "", ""
+
+
+def _stem(path: Path) -> str:
+    name = path.absolute().name
+    return path.stem if path.suffix.lower() == ".dcm" else name
 
 
 def _distinctly_named(parts: list[Path | DicomFiles]) -> list[Path | DicomFiles]:
