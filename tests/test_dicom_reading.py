@@ -112,7 +112,7 @@ def test_b40_padding(tmp_path, way, value, limit):
         dataset.add_new("PixelPaddingRangeLimit", "SS", limit)
     values = plane(write(tmp_path, [dataset]) / "000.dcm", Reading(padding=way))
     highest = -900 if limit is None else limit
-    is_padding = (STORED >= -900) & (STORED <= highest)
+    is_padding = np.logical_and(np.greater_equal(STORED, -900), np.less_equal(STORED, highest))
     true = STORED * 2.0 + 5
     if way == "nan":
         true[is_padding] = np.nan
