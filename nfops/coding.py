@@ -107,7 +107,9 @@ def _check_fits(spec: CodecSpec, aligned: Image, where: object) -> None:
         takes = f"{spec.image_channels} channel{'s' if spec.image_channels > 1 else ''}"
         what = f"expected {takes}, got {aligned.channels} in an image of shape {shape}"
         is_series = aligned.header.ndim == 4 and spec.image_channels == 1
-        raise InputError(where, what, "`data.map: t` in the recipe takes volume after volume" if is_series else "")
+        raise InputError(
+            where, what, "choose one with --volume, or let the recipe take each with `data.map: t`" if is_series else ""
+        )
     if spec.dims == 1 and max(shape[1:]) > 1:
         raise InputError(where, f"expected a signal, of one axis, got an image of shape {shape}")
     for axis in range(spec.dims):

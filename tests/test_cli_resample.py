@@ -346,3 +346,14 @@ def test_a_sagittal_slice_too_is_a_picture_only_if_no_value_changes(here):
     assert ran.code == 7
     assert "keeps whole numbers" in ran.err
     assert names(here) == ["slice.nii"]
+
+
+def test_c17_one_volume_of_a_4d_scan(here):
+    values = np.arange(120, dtype=np.float32).reshape(5, 4, 3, 2)
+    save_nifti(here / "a.nii", values)
+    assert nfops("resample", "a.nii", "--out", "b.nii", "--volume", 1).code == 0
+    assert np.array_equal(nifti(here / "b.nii")[0], values[..., 1])
+    for name, number, said in (("a.nii", 2, "has 2 volumes"), ("b.nii", 0, "is not 4-D")):
+        ran = nfops("resample", name, "--out", "c.nii", "--volume", number)
+        assert (ran.code, len(ran.err.splitlines())) == (2, 1)
+        assert said in ran.err

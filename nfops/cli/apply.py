@@ -16,12 +16,12 @@ from nfops.cli.options import (
     batch_option,
     bundle_option,
     dicom_option,
-    dicom_options,
     dtype_option,
     grid_options,
     null_option,
     pixel_mm_option,
     recipe_option,
+    scan_options,
     session_options,
     shard_option,
     xform_option,
@@ -33,6 +33,7 @@ from nfops.cli.scans import (
     Job,
     check_folder,
     check_outputs,
+    chosen_volume,
     command_line,
     make_folder,
     on_reference,
@@ -73,7 +74,7 @@ EXAMPLES = [
 @batch_option
 @null_option
 @shard_option
-@dicom_options
+@scan_options
 @grid_options
 @click.option("--soft", is_flag=True, help="Probabilities, a channel for each label.")
 @dtype_option
@@ -206,7 +207,7 @@ def _apply_one(
 
     started = datetime.now(UTC)
     seen = stamps(job.source)
-    image = load_image(job.source, reading)
+    image = chosen_volume(load_image(job.source, reading), options["volume"], job.source)
     translate = apply_to_each if options["map"] == "t" and image.header.ndim == 4 else apply
     drawn, encoded = translate(translator, image, request, soft=options["soft"], where=job.source)
     drawn = on_reference(drawn, request.like)

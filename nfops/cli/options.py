@@ -250,14 +250,17 @@ dtype_option = click.option(
 )
 
 
+volume_option = click.option(
+    "--volume", type=click.IntRange(min=0), help="Take this volume of a 4-D scan, counted from 0."
+)
 xform_option = click.option(
     "--xform", type=click.Choice(["sform", "qform"]), default="sform", help="NIfTI: what counts where both are set."
 )
 
 
-def dicom_options(function: Function) -> Function:
-    """`--series`, `--untilt` and `--resample-uniform`: what a DICOM folder leaves open."""
-    return series_option(untilt_option(uniform_option(function)))
+def scan_options(function: Function) -> Function:
+    """`--series`, `--untilt`, `--resample-uniform` and `--volume`: which part of the input, and what it leaves open."""
+    return series_option(untilt_option(uniform_option(volume_option(function))))
 
 
 def grid_options(function: Function) -> Function:

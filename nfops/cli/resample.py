@@ -15,10 +15,10 @@ from nfops.cli.options import (
     Session,
     bundle_option,
     dicom_option,
-    dicom_options,
     dtype_option,
     grid_options,
     pixel_mm_option,
+    scan_options,
     session_options,
     xform_option,
 )
@@ -27,6 +27,7 @@ from nfops.cli.progress import say
 from nfops.cli.scans import (
     Job,
     check_outputs,
+    chosen_volume,
     command_line,
     on_reference,
     read_as,
@@ -65,7 +66,7 @@ EXAMPLES = [
     metavar="FILE",
     help="Output; its suffix is its format.",
 )
-@dicom_options
+@scan_options
 @grid_options
 @click.option(
     "--method",
@@ -175,7 +176,7 @@ def _resample_one(
 
     started = datetime.now(UTC)
     seen = stamps(job.source)
-    image = load_image(job.source, reading)
+    image = chosen_volume(load_image(job.source, reading), options["volume"], job.source)
     like = None if options["like"] is None else load_image(options["like"], replace(reading, series=None, modality=()))
     grid = _grid(image, options, like)
     record: dict[str, Any] = {"command": command_line(), "started": started, "stamps": seen, "source_grid": image.grid}

@@ -100,6 +100,24 @@ def check_outputs(jobs: Sequence[Job], session: Session, dicom: DicomOutput | No
     refuse_existing(outputs, [path for job in jobs for path in paths_of(job.source)], session.force)
 
 
+def chosen_volume(image: "Image", number: int | None, where: object) -> "Image":
+    """One volume of a 4-D image, the image itself where none is chosen.
+
+    Raises:
+        UsageError: the image is not 4-D, or has no such volume.
+    """
+    from nfops.errors import UsageError
+    from nfops.image import Image
+
+    if number is None:
+        return image
+    if image.header.ndim != 4 or number >= image.channels:
+        what = f"{where} has {image.channels} volumes" if image.header.ndim == 4 else f"{where} is not 4-D"
+        raise UsageError("--volume", what, "they are counted from 0")
+    header = replace(image.header, ndim=3, time_step=(0.0, 0))
+    return Image(image.values[number : number + 1], image.grid, header)
+
+
 def stamps(scan: "Scan | PipedScan") -> tuple[tuple[int, int], ...]:
     """Size and time of change of an input's files: what is read twice must be the same both times (C55).
 

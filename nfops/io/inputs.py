@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TextIO, TypeAlias, TypeVar
 
 from nfops.errors import InputError, NotFoundError, NothingMatchedError, UsageError
-from nfops.io.dicom.finding import DicomFiles, dicom_files, has_dicom, split_series, split_volumes
+from nfops.io.dicom.finding import DicomFiles
 from nfops.io.dicom.headers import is_dicom
+from nfops.io.dicom.splitting import split_series, split_volumes
+from nfops.io.dicom.walking import dicom_files, has_dicom
 from nfops.io.formats import is_text, output_stem, suffix_of
 from nfops.io.opening import is_folder
 from nfops.io.piped import PipedScan

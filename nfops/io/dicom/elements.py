@@ -13,8 +13,9 @@ PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 KEYWORDS = """
     SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID Modality Manufacturer SeriesDescription
     ComplexImageComponent SliceThickness EchoTime SpacingBetweenSlices ImagerPixelSpacing NominalScannedPixelSpacing
-    TriggerTime SeriesInstanceUID SeriesNumber AcquisitionNumber InstanceNumber PatientOrientation
-    ImagePositionPatient ImageOrientationPatient TemporalPositionIdentifier SamplesPerPixel PhotometricInterpretation
+    AcquisitionTime ContentTime TriggerTime SeriesInstanceUID SeriesNumber AcquisitionNumber InstanceNumber
+    PatientOrientation ImagePositionPatient ImageOrientationPatient TemporalPositionIdentifier SamplesPerPixel
+    PhotometricInterpretation
     PlanarConfiguration NumberOfFrames Rows Columns PixelSpacing BitsAllocated BitsStored HighBit PixelRepresentation
     PixelPaddingValue PixelPaddingRangeLimit RescaleIntercept RescaleSlope GridFrameOffsetVector NumberOfSlices
     DetectorInformationSequence DoseGridScaling SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence
@@ -34,7 +35,7 @@ PRIVATE = (
     0x20050010,  # Philips's scale slope
     0x2005100E,
 )
-TEXT_VRS = frozenset({"CS", "DS", "IS", "LO", "SH", "UI"})
+TEXT_VRS = frozenset({"CS", "DS", "IS", "LO", "SH", "TM", "UI"})
 NUMBER_VRS = frozenset({"DS", "IS"})
 
 

@@ -1,25 +1,23 @@
 """Which DICOM files belong to what the user named: a file, a folder, a tree, a list; and which series they make."""
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nfops.errors import InputError, NfopsError, NothingMatchedError, UsageError
-from nfops.io.dicom.elements import number, text, words
-from nfops.io.dicom.frames import Frame, kind_of_document, plain_frame, refuse_unreadable, what_is_missing
-from nfops.io.dicom.headers import is_dicom, read_header, refusing
+from nfops.errors import InputError, NothingMatchedError, UsageError
+from nfops.io.dicom.elements import number, text, whole, words
+from nfops.io.dicom.frames import Frame, kind_of_document, plain_frame, refuse_cut, refuse_unreadable, what_is_missing
+from nfops.io.dicom.headers import read_header, refusing
 from nfops.io.dicom.mosaics import is_siemens_mosaic, siemens_frames, uih_frames, uih_slices
 from nfops.io.dicom.multiframe import enhanced_frames, frame_count, older_frames
 from nfops.io.dicom.pixels import same_pixels, stored_range, stored_type
 from nfops.io.dicom.stacks import Stack, find_stacks
+from nfops.io.dicom.walking import dicom_files
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-
-DEEPEST = 32
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,8 @@ class Series:
         """`#5 "T1 MPRAGE" MR M 256x256x176`: number, description, modality, kind of image, shape."""
         kind = "/".join(word for word in self.stack.frames[0][0].kind[1:3] if word not in ("", "NONE"))
         shape = "x".join(map(str, self.stack.sizes))
-        return " ".join(filter(None, (f"#{self.number or '?'}", f'"{self.description}"', self.modality, kind, shape)))
+        words = (f"#{self.number or '?'}", f'"{self.description}"', self.modality, kind, self.stack.label, shape)
+        return " ".join(filter(None, words))
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,68 +67,6 @@ class Found:
     series: tuple[Series, ...]
     seen: int
     skipped: dict[str, int]
-
-
-def dicom_files(folder: Path, *, is_deep: bool = True) -> tuple[list[Path], int]:
-    """The DICOM files of a folder and, `is_deep`, of those below it; and how many files were looked at.
-
-    DICOMDIR and hidden files are left out; links to folders are followed once.
-    """
-    seen = 0
-    files = []
-    for path in _walk(folder, is_deep):
-        seen += 1
-        if is_dicom(path):
-            files.append(path)
-    return files, seen
-
-
-def has_dicom(folder: Path) -> bool:
-    """Whether a folder has a DICOM file, in it or below it."""
-    return any(is_dicom(path) for path in _walk(folder, is_deep=True))
-
-
-def split_series(files: Sequence[Path]) -> list[Path | DicomFiles]:
-    """DICOM files that were named one by one, as one scan for each series; a file that is alone stays itself."""
-    groups: dict[str, list[Path]] = {}
-    numbers: dict[str, str] = {}
-    for path in files:
-        uid, series_number = _series_of(path)
-        groups.setdefault(uid or str(path), []).append(path)
-        numbers[uid] = series_number
-    scans: list[Path | DicomFiles] = [group[0] for group in groups.values() if len(group) == 1]
-    many = {uid: group for uid, group in groups.items() if len(group) > 1}
-    folders = Counter(group[0].parent for group in many.values())
-    for uid, group in many.items():
-        folder = group[0].parent
-        is_alone = folders[folder] == 1
-        name = folder if is_alone else folder / f"{folder.absolute().name}_{numbers[uid] or uid.rpartition('.')[2]}"
-        scans.append(DicomFiles(name, tuple(sorted(group))))
-    return scans
-
-
-def split_volumes(scan: Path | DicomFiles) -> list[Path | DicomFiles]:
-    """Each volume of a DICOM scan as a scan of its own, named after the folder and the number of its series.
-
-    What is no DICOM, or cannot be read, stays as it is: reading it will say why.
-    """
-    try:
-        found = find(scan)
-    except NfopsError:
-        return [scan]
-    if len(found.series) == 1:
-        return [scan]
-    base = scan.name if isinstance(scan, DicomFiles) else scan
-    parts: list[Path | DicomFiles] = []
-    for uid in dict.fromkeys(series.uid for series in found.series):
-        volumes = [series for series in found.series if series.uid == uid]
-        files = tuple(dict.fromkeys(path for series in volumes for path in series.stack.files))
-        for place, series in enumerate(volumes, start=1):
-            label = series.number or uid.rpartition(".")[2]
-            label = label if len(volumes) == 1 else f"{label}-{place}"
-            name = base.with_name(f"{base.absolute().name}_{label}")
-            parts.append(DicomFiles(name, files, str(place) if len(volumes) > 1 else ""))
-    return _distinctly_named(parts)
 
 
 def find(scan: Path | DicomFiles) -> Found:
@@ -154,6 +91,7 @@ def find_series(where: object, files: Sequence[Path], seen: int = 0) -> Found:
     for path in files:
         dataset = read_header(path)
         if not is_scan(dataset):
+            refuse_cut(path, dataset)
             skipped[kind_of_document(dataset)] += 1
             continue
         groups.setdefault(text(dataset, "SeriesInstanceUID"), []).append((path, dataset))
@@ -236,53 +174,10 @@ def _series(stack: Stack, datasets: "dict[Path, Dataset]", notes: tuple[str, ...
     )
 
 
-def _series_of(path: Path) -> tuple[str, str]:
-    """(UID, number) of the series of a file; ("", "") where it cannot be read, which reading it will explain."""
-    import pydicom
-
-    wanted = ["SeriesInstanceUID", "SeriesNumber"]
-    try:
-        with refusing(path, "damaged"):
-            found = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=wanted)
-            return text(found, "SeriesInstanceUID"), text(found, "SeriesNumber")
-    except NfopsError:
-        return "", ""
-
-
-def _distinctly_named(parts: list[Path | DicomFiles]) -> list[Path | DicomFiles]:
-    """Two series of one number get a letter more, in their order."""
-    seen: Counter[Path] = Counter()
-    named: list[Path | DicomFiles] = []
-    for part in parts:
-        if isinstance(part, DicomFiles):
-            seen[part.name] += 1
-            again = seen[part.name]
-            named.append(part if again == 1 else replace(part, name=part.name.with_name(f"{part.name.name}-{again}")))
-    return named
-
-
 def _padding(dataset: "Dataset") -> tuple[float, ...]:
+    """The stored values that are no measurement; some scanners write signed ones as if they were unsigned."""
     found = (number(dataset, word) for word in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
-    return tuple(value for value in found if value is not None)
-
-
-def _walk(folder: Path, is_deep: bool) -> Iterator[Path]:
-    """The files of a folder in the order of their names, those of the folders below after them."""
-    seen = {os.path.realpath(folder)}
-    waiting = [(folder, 0)]
-    while waiting:
-        here, depth = waiting.pop(0)
-        try:
-            entries = sorted(here.iterdir())
-        except OSError as error:
-            raise InputError(here, f"cannot be read: {error.strerror}") from error
-        for entry in entries:
-            if entry.name.startswith(".") or entry.name.upper() == "DICOMDIR":
-                continue
-            if entry.is_dir():
-                real = os.path.realpath(entry)
-                if is_deep and depth < DEEPEST and real not in seen:
-                    seen.add(real)
-                    waiting.append((entry, depth + 1))
-            elif entry.is_file():
-                yield entry
+    lowest, highest = stored_range(dataset)
+    turn = 2.0 ** whole(dataset, "BitsAllocated", 16)
+    wrapped = ((v - turn if v > highest else v + turn if v < lowest else v, v) for v in found if v is not None)
+    return tuple(turned if lowest <= turned <= highest else value for turned, value in wrapped)

@@ -9,7 +9,7 @@ from nfops.errors import InputError, UsageError
 from nfops.grid import Grid
 from nfops.image import Header, Image
 from nfops.io.dicom.finding import DicomFiles, Found, choose_series, find
-from nfops.io.dicom.stacks import find_flaws
+from nfops.io.dicom.flaws import find_flaws
 from nfops.io.dicom.volume import header_of, place, read_volume
 from nfops.io.reading import Reading
 from nfops.io.saving import SaveOptions
@@ -22,7 +22,8 @@ def load(scan: Path | DicomFiles, reading: Reading) -> Image:
         NothingMatchedError: no image at all. InputError: several series and none chosen; damaged or undecodable; no
         rectangular grid where `reading` does not allow to make one.
     """
-    series = choose_series(scan, find(scan), wanted_series(scan, reading))
+    found = find(scan)
+    series = choose_series(scan, found, wanted_series(scan, reading, found))
     if reading.modality and series.modality not in reading.modality:
         allowed = " or ".join(reading.modality)
         raise InputError(scan, f"has the modality {series.modality or 'unknown'}, the recipe takes {allowed}")
@@ -36,7 +37,7 @@ def describe(scan: Path | DicomFiles, reading: Reading) -> dict[str, Any]:
     """
     found = find(scan)
     document = {"kind": "dicom", "path": str(scan)}
-    wanted = wanted_series(scan, reading)
+    wanted = wanted_series(scan, reading, found)
     if wanted is None and len(found.series) > 1:
         nothing = dict.fromkeys(("shape", "spacing_mm", "affine", "orientation", "dtype", "channels"))
         return document | nothing | {"series": _listed(found), "intensity_range": None, "warnings": _skipped(found)}
@@ -75,13 +76,15 @@ def save_slabs(
     return save(path, Image(next(iter(slabs)), grid, header), options)
 
 
-def wanted_series(scan: Path | DicomFiles, reading: Reading) -> str | None:
+def wanted_series(scan: Path | DicomFiles, reading: Reading, found: Found) -> str | None:
     """Which series is meant: the one that a list of files was made for, or the one that the user named."""
     if isinstance(scan, DicomFiles) and scan.series:
         return scan.series
-    if reading.series == "all":
+    if reading.series != "all":
+        return reading.series
+    if len(found.series) > 1:
         raise InputError(scan, "--series all makes several outputs", "use it with --out-dir")
-    return reading.series
+    return None
 
 
 def _listed(found: Found) -> list[dict[str, Any]]:

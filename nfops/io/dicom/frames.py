@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 SPACING_KEYWORDS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+UNKNOWN = "an unknown kind of document"
+IMAGE_ENDINGS = ("Image Storage", "Dose Storage")
 NO_NUMBER = -1.0
+CLUES = ("TemporalPositionIdentifier", "AcquisitionNumber", "TriggerTime", "AcquisitionTime", "ContentTime")
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,9 @@ class Frame:
     frame, for slices of a mosaic. rows, columns: its own size. position_mm: centre of its first pixel, world LPS, None
     where the file does not say. row_direction, column_direction: unit vectors along which the column and the row
     number grow. spacing_mm: between rows, between columns. thickness_mm: 0 if not known.
-    kind: what must be equal within one volume. order: what tells the volumes of a 4-D image apart, in their order.
+    kind: what must be equal within one volume. order: the instance number and, of several frames, the frame's.
+    echo_ms: its echo time. clues: other numbers that may tell the volumes of a 4-D image apart; some differ from slice
+    to slice and tell nothing. What the file does not say is NO_NUMBER.
     slope, intercept: value = stored * slope + intercept.
     """
 
@@ -43,6 +48,8 @@ class Frame:
     intercept: float
     kind: tuple[str, ...]
     order: tuple[float, ...]
+    echo_ms: float
+    clues: tuple[float, ...]
     instance: str
     tile: tuple[int, int] | None = None
 
@@ -61,7 +68,9 @@ def refuse_unreadable(path: Path, dataset: "Dataset") -> None:
     """Raise InputError for a file that holds no scan: a report, marks on another image, a header without pixels."""
     missing = what_is_missing(dataset)
     if missing:
-        raise InputError(path, f"holds no image: {missing} ({kind_of_document(dataset)})")
+        kind = kind_of_document(dataset)
+        hint = "it lists a folder's images: name the folder" if kind.startswith("Media Storage Directory") else ""
+        raise InputError(path, f"holds no image: {missing} ({kind})", hint)
 
 
 def what_is_missing(dataset: "Dataset") -> str:
@@ -73,12 +82,19 @@ def what_is_missing(dataset: "Dataset") -> str:
     return "" if any(has(dataset, word) for word in PIXEL_KEYWORDS) else "its pixels are missing"
 
 
+def refuse_cut(path: Path, dataset: "Dataset") -> None:
+    """Raise InputError for a file without image that should hold one: passed over, its slice would be missing."""
+    kind = kind_of_document(dataset)
+    if kind == UNKNOWN or kind.endswith(IMAGE_ENDINGS):
+        raise InputError(path, f"is cut: {what_is_missing(dataset)} ({kind})", "copy it again, or remove it")
+
+
 def kind_of_document(dataset: "Dataset") -> str:
     """What a DICOM file is, in words: the name of its SOP class."""
     from pydicom.uid import UID
 
     uid = text(dataset, "SOPClassUID") or text(dataset.file_meta, "MediaStorageSOPClassUID")
-    return UID(uid, validation_mode=0).name if uid else "an unknown kind of document"
+    return UID(uid, validation_mode=0).name if uid else UNKNOWN
 
 
 def plain_frame(path: Path, dataset: "Dataset") -> Frame:
@@ -99,7 +115,9 @@ def plain_frame(path: Path, dataset: "Dataset") -> Frame:
         slope=slope,
         intercept=intercept,
         kind=(*type_words(words(dataset, "ImageType")), *_complex_part(dataset), *_photometric(dataset)),
-        order=_order(dataset),
+        order=known(dataset, "InstanceNumber"),
+        echo_ms=known(dataset, "EchoTime")[0],
+        clues=known(dataset, *CLUES),
         instance=text(dataset, "SOPInstanceUID"),
     )
 
@@ -157,7 +175,7 @@ def _photometric(dataset: "Dataset") -> tuple[str, ...]:
     return text(dataset, "PhotometricInterpretation"), str(whole(dataset, "SamplesPerPixel", 1))
 
 
-def _order(dataset: "Dataset") -> tuple[float, ...]:
-    keywords = ("EchoTime", "TemporalPositionIdentifier", "AcquisitionNumber", "TriggerTime", "InstanceNumber")
+def known(dataset: "Dataset", *keywords: str) -> tuple[float, ...]:
+    """These numbers, NO_NUMBER for each that is missing."""
     found = (number(dataset, keyword) for keyword in keywords)
     return tuple(NO_NUMBER if value is None else value for value in found)

@@ -117,4 +117,4 @@ def _step(path: Path, dataset: "Dataset") -> float:
     step = number(dataset, "SpacingBetweenSlices") or number(dataset, "SliceThickness")
     if not step:
         raise InputError(path, "is a mosaic without the distance of its slices")
-    return step
+    return abs(step)

@@ -1,6 +1,5 @@
 """Frames of multi-frame files: enhanced images with functional groups, and the older kinds."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ import numpy as np
 from nfops.arrays import Array
 from nfops.errors import InputError
 from nfops.io.dicom.elements import number, numbers, text, words
-from nfops.io.dicom.frames import NO_NUMBER, Frame, directions, plain_frame, rescale, type_words
+from nfops.io.dicom.frames import NO_NUMBER, Frame, directions, known, plain_frame, rescale, type_words
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -20,6 +19,11 @@ FRAME_TYPES = (
     "CTImageFrameTypeSequence",
     "PETFrameTypeSequence",
     "XAXRFFrameCharacteristicsSequence",
+)
+CLUES = (
+    ("FrameContentSequence", "TemporalPositionIndex"),
+    ("FrameContentSequence", "FrameAcquisitionNumber"),
+    ("MRDiffusionSequence", "DiffusionBValue"),
 )
 
 
@@ -31,7 +35,11 @@ def enhanced_frames(path: Path, dataset: "Dataset") -> list[Frame]:
     count = frame_count(path, dataset)
     if len(groups) != count:
         raise InputError(path, f"describes {len(groups)} of its {count} frames")
-    return [_enhanced(path, whole, index, own, shared) for index, own in enumerate(groups)]
+    frames = [_enhanced(path, whole, index, own, shared) for index, own in enumerate(groups)]
+    stacks = [_stack(_first(own, "FrameContentSequence")) for own in groups]
+    if len(set(stacks)) == count:  # some number every slice as a stack of its own, which says nothing
+        return frames
+    return [replace(frame, kind=(*frame.kind, stack)) for frame, stack in zip(frames, stacks, strict=True)]
 
 
 def older_frames(path: Path, dataset: "Dataset") -> list[Frame]:
@@ -77,8 +85,10 @@ def _enhanced(path: Path, whole: Frame, index: int, own: "Dataset", shared: "Dat
         thickness_mm=_thickness(measures) or whole.thickness_mm,
         slope=slope,
         intercept=intercept,
-        kind=(*_frame_kind(frame_type, whole), *_stack(group("FrameContentSequence"))),
-        order=(*_frame_order(group), *whole.order, float(index)),
+        kind=_frame_kind(frame_type, whole),
+        order=(*whole.order, float(index)),
+        echo_ms=_in_group(group("MREchoSequence"), "EffectiveEchoTime") if group("MREchoSequence") else whole.echo_ms,
+        clues=(*(_in_group(group(at), keyword) for at, keyword in CLUES), *_dimensions(group("FrameContentSequence"))),
     )
 
 
@@ -92,23 +102,16 @@ def _frame_kind(frame_type: "Dataset | None", whole: Frame) -> tuple[str, ...]:
     )
 
 
-def _stack(content: "Dataset | None") -> tuple[str, ...]:
-    return () if content is None else (text(content, "StackID"),)
+def _stack(content: "Dataset | None") -> str:
+    return "" if content is None else text(content, "StackID")
 
 
-def _frame_order(group: "Callable[[str], Dataset | None]") -> tuple[float, ...]:
-    places = (
-        ("MREchoSequence", "EffectiveEchoTime"),
-        ("FrameContentSequence", "TemporalPositionIndex"),
-        ("FrameContentSequence", "FrameAcquisitionNumber"),
-        ("MRDiffusionSequence", "DiffusionBValue"),
-    )
-    found = []
-    for sequence, keyword in places:
-        item = group(sequence)
-        value = None if item is None else number(item, keyword)
-        found.append(NO_NUMBER if value is None else value)
-    return tuple(found)
+def _dimensions(content: "Dataset | None") -> tuple[float, ...]:
+    return () if content is None else numbers(content, "DimensionIndexValues", 1) or ()
+
+
+def _in_group(item: "Dataset | None", keyword: str) -> float:
+    return NO_NUMBER if item is None else known(item, keyword)[0]
 
 
 def _first(dataset: "Dataset", keyword: str) -> "Dataset | None":

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nfops.arrays import Array
-from nfops.errors import InputError
+from nfops.errors import InputError, NfopsError
 from nfops.io.dicom.elements import has, tag_of, text, whole
 from nfops.io.dicom.frames import Frame
 from nfops.io.dicom.headers import read_header, refusing
@@ -27,6 +28,8 @@ LEAST_BOMB, LARGEST_RATIO = 64 << 20, 1000
 """Even a picture of zeros packs no better than this: the header lies."""
 
 LARGE = 1 << 30
+OLD_JPEG = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70))
+JPEG_DECODER = "the file is damaged, or needs pip install pylibjpeg-libjpeg"
 NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
 """Implicit and explicit little endian."""
 
@@ -91,12 +94,18 @@ def _refusing_stream(path: Path, dataset: "Dataset") -> Iterator[None]:
     """As `refusing`, for pixels that a codec unpacks; what its C library prints is kept from the terminal."""
     syntax = _syntax(dataset)
     try:
-        with refusing(path, f"no decoder here can unpack its {getattr(syntax, 'name', '')}"), _silenced_stderr():
+        with _silenced_stderr(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
+    except NfopsError:
+        raise
     except MemoryError as error:  # a fragment that claims more than there is, unless the picture itself is large
         if promised_bytes(path, dataset) > LARGE:
             raise
         raise InputError(path, "damaged stream of compressed pixels", AGAIN) from error
+    except Exception as error:  # each codec has errors of its own, and none says more than this
+        what = f"no decoder here can unpack its pixels, {getattr(syntax, 'name', 'unknown')} ({syntax})"
+        raise InputError(path, what, JPEG_DECODER if syntax in OLD_JPEG else AGAIN) from error
 
 
 @contextmanager
@@ -149,10 +158,11 @@ def _decoded(path: Path, dataset: "Dataset", wanted: Sequence[int]) -> Iterator[
         yield from (_masked(plain.read(path, index), bits) for index in wanted)
         return
     _complete(dataset)
-    plugin = _decoder_plugin(dataset)
     is_single = frame_count(path, dataset) == 1
-    many = iter_pixels(dataset, indices=list(wanted), decoding_plugin=plugin)
-    for frame in [pixel_array(dataset, decoding_plugin=plugin)] if is_single else many:
+    # pydicom takes the lowest bits for the stored ones, wherever they are
+    how: dict[str, Any] = {"correct_unused_bits": False, "decoding_plugin": _decoder_plugin(dataset)}
+    many = iter_pixels(dataset, indices=list(wanted), **how)
+    for frame in [pixel_array(dataset, **how)] if is_single else many:
         yield _masked(_coloured(frame, dataset), bits)
 
 

@@ -1,36 +1,42 @@
-"""Stacks: which frames make one volume, in which order, on which grid; and what is wrong where they make none."""
+"""Stacks: which frames make one volume, in which order, on which grid."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from nfops.arrays import Array
-from nfops.errors import InputError
 from nfops.grid import Grid
 from nfops.io.dicom.frames import Frame
+from nfops.io.dicom.places import (
+    SamePixels,
+    by_acquisition,
+    by_echo,
+    evened,
+    find_places,
+    in_time_order,
+    once_each,
+    side_by_side,
+    without_copies,
+)
 
 SAME_DIRECTION = 1e-4
-SAME_PLACE_MM = 0.01
-UNEVEN = 0.01
-UNEVEN_MM = 0.01
-GAP = 1.5
-TILT_PIXELS = 0.5
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-REGRID = "--resample-uniform puts them on even slices"
 
 
 @dataclass(frozen=True, eq=False)
 class Stack:
     """frames: frames[t][k] is slice k of volume t. steps: (K-1, 3) from each slice to the next, LPS mm.
 
-    is_oriented: the file says where the slices are. `affine` is that of even slices from the first to the last.
+    is_oriented: the file says where the slices are. label: what tells it from the other stacks of its series, if that
+    is neither its shape nor its kind. `grid` is that of even slices from the first to the last.
     """
 
     frames: tuple[tuple[Frame, ...], ...]
     is_oriented: bool
+    label: str = ""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -77,36 +83,22 @@ class Stack:
         return first.normal * (first.thickness_mm or 1.0)
 
 
-SamePixels = Callable[[Frame, Frame], bool]
-"""Whether two frames hold the same image; asked only where two are at one place."""
-
-
 def find_stacks(where: object, frames: Sequence[Frame], same_pixels: SamePixels) -> tuple[list[Stack], list[str]]:
     """The volumes that the frames of one series make, and what there is to say about them.
 
     Frames that differ in size, orientation, spacing or kind are volumes of their own; those that differ only in time,
-    echo, b-value or acquisition are the fourth axis of one. Copies of an image count once (B34).
+    echo, b-value or acquisition are the fourth axis of one, echo after echo. Copies of an image count once (B34).
 
     Raises:
         InputError: two different images at one place, or a place that lacks an image.
     """
-    single = _without_copies(where, frames, same_pixels)
-    notes = [f"{len(frames) - len(single)} copies of images were left out"] if len(single) < len(frames) else []
+    single = without_copies(where, frames, same_pixels)
     kinds: dict[tuple[object, ...], list[Frame]] = defaultdict(list)
-    for frame in single:
+    for frame in sorted(single, key=lambda frame: (frame.order, frame.clues, frame.path)):
         kinds[_kind(frame, kinds)].append(frame)
-    return [stack for group in kinds.values() for stack in _volumes(where, group, same_pixels)], notes
-
-
-def _without_copies(where: object, frames: Sequence[Frame], same_pixels: SamePixels) -> list[Frame]:
-    """Of frames with the same instance UID, one; they must be the same."""
-    seen: dict[tuple[object, ...], Frame] = {}
-    for frame in frames:
-        other = seen.setdefault((frame.instance or frame.path, frame.index, frame.tile), frame)
-        if other is not frame and not (other.position_mm == frame.position_mm and same_pixels(other, frame)):
-            what = f"{other.path.name} and {frame.path.name} claim to be the same image and are not"
-            raise InputError(where, what, "remove one")
-    return list(seen.values())
+    stacks = _told_apart([stack for group in kinds.values() for stack in _stacks(where, group, same_pixels)])
+    left_out = len(frames) - sum(len(volume) for stack in stacks for volume in stack.frames)
+    return stacks, [f"{left_out} copies of images were left out"] if left_out else []
 
 
 def _kind(frame: Frame, known: dict[tuple[object, ...], list[Frame]]) -> tuple[object, ...]:
@@ -124,37 +116,47 @@ def _kind(frame: Frame, known: dict[tuple[object, ...], list[Frame]]) -> tuple[o
     return (*exact, len(known))
 
 
-def _volumes(where: object, frames: list[Frame], same_pixels: SamePixels) -> list[Stack]:
+def _stacks(where: object, frames: list[Frame], same_pixels: SamePixels) -> list[Stack]:
+    """The volumes of frames of one kind: side by side, or one, 4-D perhaps."""
     if frames[0].position_mm is None:
         return [_unplaced(file_frames) for file_frames in _by_file(frames)]
-    places = _places(frames)
+    lines = side_by_side(frames)
+    if len(lines) > 1:
+        return [stack for line in lines for stack in _stacks(where, line, same_pixels)]
+    parts = by_echo(frames)
+    if len(parts) > 1:
+        return [_joined([_stacks(where, part, same_pixels)[0] for part in parts])]
+    places = [once_each(where, place, same_pixels) for place in find_places(frames)]
     if len({len(place) for place in places}) > 1:
-        parts = _parts(frames)
-        if parts:
-            return [Stack((tuple(place[0] for place in _places(part)),), is_oriented=True) for part in parts]
-        places = _evened(where, places, same_pixels)
-    volumes = tuple(tuple(place[t] for place in places) for t in range(len(places[0])))
-    return [Stack(volumes, is_oriented=True)]
+        parts = by_acquisition(frames)
+        if len(parts) > 1:
+            return [stack for part in parts for stack in _stacks(where, part, same_pixels)]
+        places = evened(where, places, same_pixels)
+    places = in_time_order(places)
+    return [Stack(tuple(zip(*places, strict=True)), is_oriented=True)]
 
 
-def _evened(where: object, places: list[list[Frame]], same_pixels: SamePixels) -> list[list[Frame]]:
-    """The same number of images at each place, copies under another UID left out; InputError where that fails."""
-    usual = Counter(len(place) for place in places).most_common(1)[0][0]
-    evened = [_distinct(place, same_pixels) if len(place) > usual else place for place in places]
-    for place in evened:
-        if len(place) != usual:
-            what = f"{len(place)} images at the position {_place(place[0])}, {usual} at most others"
-            hint = "remove the duplicates" if len(place) > usual else "a volume lacks slices: copy it again"
-            raise InputError(where, what, hint)
-    return evened
+def _told_apart(stacks: list[Stack]) -> list[Stack]:
+    """Stacks of one kind and size say in their labels where they begin."""
+    names = [(stack.sizes, stack.frames[0][0].kind, stack.label) for stack in stacks]
+    return [
+        replace(stack, label=f"{stack.label} {_beginning(stack)}".strip())
+        if stack.is_oriented and names.count(name) > 1
+        else stack
+        for stack, name in zip(stacks, names, strict=True)
+    ]
 
 
-def _distinct(place: list[Frame], same_pixels: SamePixels) -> list[Frame]:
-    distinct: list[Frame] = []
-    for frame in place:
-        if not any(same_pixels(other, frame) for other in distinct):
-            distinct.append(frame)
-    return distinct
+def _beginning(stack: Stack) -> str:
+    x, y, z = stack.grid().affine[:3, 3]
+    return f"{stack.grid().orientation} from ({x:.4g}, {y:.4g}, {z:.4g}) mm"
+
+
+def _joined(echoes: list[Stack]) -> Stack:
+    """Stacks of the same slices as one with an echo after the other."""
+    times = ", ".join(f"{stack.frames[0][0].echo_ms:g}" for stack in echoes)
+    frames = tuple(volume for stack in echoes for volume in stack.frames)
+    return replace(echoes[0], frames=frames, label=f"TE {times} ms")
 
 
 def _by_file(frames: list[Frame]) -> list[list[Frame]]:
@@ -167,98 +169,3 @@ def _by_file(frames: list[Frame]) -> list[list[Frame]]:
 
 def _unplaced(frames: list[Frame]) -> Stack:
     return Stack(tuple((frame,) for frame in sorted(frames, key=lambda f: f.index)), is_oriented=False)
-
-
-def _places(frames: list[Frame]) -> list[list[Frame]]:
-    """The frames of each position along the normal, in `order`; positions from the lowest on."""
-    normal = frames[0].normal
-    ordered = sorted(frames, key=lambda frame: float(np.dot(frame.position_mm or (), normal)))
-    places: list[list[Frame]] = []
-    height = -np.inf
-    for frame in ordered:
-        above = float(np.dot(frame.position_mm or (), normal))
-        if above - height > SAME_PLACE_MM:
-            places.append([])
-            height = above
-        places[-1].append(frame)
-    return [sorted(place, key=lambda frame: (*frame.order, frame.index)) for place in places]
-
-
-def _parts(frames: list[Frame]) -> list[list[Frame]]:
-    """Frames told apart by time, echo or acquisition, if each such part has one image per position; else []."""
-    groups: dict[tuple[float, ...], list[Frame]] = defaultdict(list)
-    for frame in frames:
-        groups[frame.order[:3]].append(frame)
-    parts = list(groups.values())
-    is_regular = len(parts) > 1 and all(len(part) > 1 and len(_places(part)) == len(part) for part in parts)
-    return parts if is_regular else []
-
-
-def _place(frame: Frame) -> str:
-    x, y, z = frame.position_mm or (0.0, 0.0, 0.0)
-    return f"({x:.2f}, {y:.2f}, {z:.2f})"
-
-
-# --- whether the slices of a stack are those of a rectangular grid ---------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Flaw:
-    """Why a stack is no rectangular grid. is_tilted: the slices are shifted against each other, a gantry tilt."""
-
-    what: str
-    hint: str
-    is_tilted: bool = False
-    is_uneven: bool = False
-
-
-def find_flaws(stack: Stack) -> list[Flaw]:
-    """Slices that are missing, uneven or shifted against each other (B33, B35, B36); [] for a proper volume."""
-    if not stack.is_oriented or stack.shape[2] == 1:
-        return []
-    return [*_uneven(stack), *_tilted(stack), *_wandering(stack)]
-
-
-def _uneven(stack: Stack) -> list[Flaw]:
-    heights = stack.heights_mm
-    steps = np.diff(heights)
-    if len(steps) < 2:
-        return []
-    usual = float(np.median(steps))
-    if steps.max() > GAP * usual:
-        k = int(np.argmax(steps))
-        gap = f"{steps[k]:.4g} mm from {heights[k]:.4g} to {heights[k + 1]:.4g} mm along the normal"
-        return [Flaw(f"a slice is missing: {gap}, {usual:.4g} mm elsewhere", REGRID, is_uneven=True)]
-    if np.abs(steps - usual).max() > max(UNEVEN * usual, UNEVEN_MM):
-        what = f"slices at uneven distances, from {steps.min():.4g} to {steps.max():.4g} mm"
-        return [Flaw(what, REGRID, is_uneven=True)]
-    return []
-
-
-def _in_plane_mm(stack: Stack) -> Array:
-    """(K, 2) how far each slice is shifted against the first, along columns and rows, mm."""
-    first = stack.frames[0][0]
-    moved = stack.positions_mm - stack.positions_mm[0]
-    return np.stack([moved @ np.array(first.row_direction), moved @ np.array(first.column_direction)], axis=1)
-
-
-def _tilted(stack: Stack) -> list[Flaw]:
-    shift = _in_plane_mm(stack)
-    spacing = (stack.frames[0][0].spacing_mm or (1.0, 1.0))[::-1]
-    if (np.abs(shift[-1]) / spacing).max() <= TILT_PIXELS:
-        return []
-    height = stack.heights_mm[-1] - stack.heights_mm[0]
-    angle = float(np.degrees(np.arctan2(np.linalg.norm(shift[-1]), height)))
-    what = f"a tilted acquisition: its slices are shifted against each other, by {angle:.1f} degrees"
-    return [Flaw(what, "--untilt puts them on a rectangular grid", is_tilted=True)]
-
-
-def _wandering(stack: Stack) -> list[Flaw]:
-    """Slices whose in-plane shift does not grow evenly with their height lie on no grid at all."""
-    shift, heights = _in_plane_mm(stack), stack.heights_mm
-    even = shift[-1] * ((heights - heights[0]) / (heights[-1] - heights[0]))[:, None]
-    spacing = (stack.frames[0][0].spacing_mm or (1.0, 1.0))[::-1]
-    k, axis = np.unravel_index(int(np.argmax(np.abs(shift - even) / spacing)), shift.shape)
-    if abs(shift - even)[k, axis] / spacing[axis] <= TILT_PIXELS:
-        return []
-    return [Flaw(f"slice {k + 1} is shifted by {np.linalg.norm((shift - even)[k]):.3g} mm against its neighbours", "")]

@@ -11,10 +11,10 @@ from nfops.errors import InputError
 from nfops.grid import WORLD_DIRECTIONS, Grid
 from nfops.image import Header, Image
 from nfops.io.dicom.finding import Series
+from nfops.io.dicom.flaws import find_flaws
 from nfops.io.dicom.frames import Frame
 from nfops.io.dicom.pixels import cut_tile, read_frames
 from nfops.io.dicom.regrid import rectangular
-from nfops.io.dicom.stacks import find_flaws
 from nfops.io.nifti_read import NEEDS_DOUBLE, narrowed
 from nfops.io.picture_frame import PictureFrame
 from nfops.io.reading import Reading
