@@ -31,8 +31,8 @@ from nfops.errors import InputError, NotFoundError, OutputError, ResultError, Us
 from nfops.grid import Grid
 from nfops.image import Header, Image
 from nfops.io import load_image
-from nfops.io.dicom.derived import DerivedOptions, refuse_series, save_series
-from nfops.io.dicom.quantising import choose_scale
+from nfops.io.dicom.writing.derived import DerivedOptions, refuse_series, save_series
+from nfops.io.dicom.writing.quantising import choose_scale
 
 RESAMPLED = DerivedOptions("test", "resampled", is_same_contrast=True, is_same_unit=True)
 TRANSLATED = DerivedOptions("test", "translated", is_same_contrast=False, is_same_unit=False)
@@ -380,7 +380,7 @@ def test_c50_an_interruption_leaves_the_old_folder(tmp_path, ct, monkeypatch):
         if path.name == "0003.dcm":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("nfops.io.dicom.derived.read_back", interrupted)
+    monkeypatch.setattr("nfops.io.dicom.writing.derived.read_back", interrupted)
     options = DerivedOptions("t", "other", True, True, force=True)
     with pytest.raises(KeyboardInterrupt):
         save_series(tmp_path / "out", ramp(oblique_grid()), ct, options)
@@ -392,20 +392,20 @@ def test_c48_a_full_disk_leaves_nothing(tmp_path, ct, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "no space")
 
-    monkeypatch.setattr("nfops.io.dicom.derived.write_part10", full)
+    monkeypatch.setattr("nfops.io.dicom.writing.derived.write_part10", full)
     with pytest.raises(OutputError, match="disk is full"):
         save_series(tmp_path / "out", ramp(oblique_grid()), ct, RESAMPLED)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_c49_what_the_disk_changed_is_not_published(tmp_path, ct, monkeypatch):
-    from nfops.io.dicom import part10
+    from nfops.io.dicom.writing import part10
 
     def damaging(path, header, pixels):
         part10.write_part10(path, header, pixels)
         path.write_bytes(path.read_bytes()[:-2] + b"\x7f\x7f")
 
-    monkeypatch.setattr("nfops.io.dicom.derived.write_part10", damaging)
+    monkeypatch.setattr("nfops.io.dicom.writing.derived.write_part10", damaging)
     with pytest.raises(OutputError, match="read back"):
         save_series(tmp_path / "out", ramp(oblique_grid()), ct, RESAMPLED)
     assert list(tmp_path.iterdir()) == []

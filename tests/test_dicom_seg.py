@@ -9,7 +9,7 @@ from nfops.errors import InputError, OutputError, ResultError, UsageError
 from nfops.grid import Grid
 from nfops.image import Header, Image
 from nfops.io import load_image
-from nfops.io.dicom.segmentation import SegmentationOptions, save_segmentation
+from nfops.io.dicom.writing.segmentation import SegmentationOptions, save_segmentation
 
 OPTIONS = SegmentationOptions("labels", "a recipe")
 NAMES = {2: "Liver", 7: "Spleen", 9: "not there"}

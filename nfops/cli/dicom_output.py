@@ -36,7 +36,7 @@ class DicomOutput:
 def check_dicom_outputs(jobs: "Sequence[Job]", how: DicomOutput, force: bool) -> None:
     """Refuse, before anything is computed, names and places that no DICOM output can have."""
     from nfops.errors import UsageError
-    from nfops.io.dicom.derived import refuse_series
+    from nfops.io.dicom.writing.derived import refuse_series
     from nfops.io.formats import suffix_of
     from nfops.io.inputs import paths_of
 
@@ -53,8 +53,8 @@ def check_dicom_outputs(jobs: "Sequence[Job]", how: DicomOutput, force: bool) ->
 def write_dicom(job: "Job", drawn: "Rendering", how: DicomOutput, force: bool) -> tuple[str, ...]:
     """Write the folder or the file, whole or not at all; returns warnings."""
     from nfops.errors import UsageError
-    from nfops.io.dicom.derived import DerivedOptions, save_series
-    from nfops.io.dicom.segmentation import SegmentationOptions, save_segmentation
+    from nfops.io.dicom.writing.derived import DerivedOptions, save_series
+    from nfops.io.dicom.writing.segmentation import SegmentationOptions, save_segmentation
 
     files = drawn.header.files
     if not files:

@@ -108,6 +108,8 @@ def input_format(scan: Path | DicomFiles | PipedScan) -> Format:
 def output_format(path: Path) -> Format:
     """The module that writes `path`; UsageError if no module knows its suffix."""
     suffix = suffix_of(path)
+    if suffix in READ_ONLY:
+        raise UsageError(path, "DICOM is not written by its suffix", "name a folder, labels NAME.dcm, and say --dicom")
     if suffix not in FORMATS:
         raise UsageError(path, "unknown suffix for an output", f"supported: {', '.join(FORMATS)}")
     return _module(FORMATS[suffix])

@@ -25,6 +25,7 @@ KEYWORDS = """
     SegmentedBluePaletteColorLookupTableData ExtendedOffsetTable ExtendedOffsetTableLengths
 """.split()  # noqa: SIM905 - sixty lines otherwise
 SIEMENS_COUNT, GE_COMPLEX = 0x0019100A, 0x0043102F
+PHILIPS_CREATOR, PHILIPS_SCALE = 0x20050010, 0x2005100E
 PRIVATE = (
     SIEMENS_COUNT,
     GE_COMPLEX,
@@ -32,8 +33,8 @@ PRIVATE = (
     *(0x00290010 + 0x100 * block for block in range(0x10, 0x18)),
     *(0x00650000 + block for block in range(0x10, 0x14)),  # United Imaging's grid
     *(0x00650051 + 0x100 * block for block in range(0x10, 0x14)),
-    0x20050010,  # Philips's scale slope
-    0x2005100E,
+    PHILIPS_CREATOR,
+    PHILIPS_SCALE,
 )
 TEXT_VRS = frozenset({"CS", "DS", "IS", "LO", "SH", "TM", "UI"})
 NUMBER_VRS = frozenset({"DS", "IS"})

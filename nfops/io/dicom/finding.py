@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nfops.errors import InputError, NothingMatchedError, UsageError
-from nfops.io.dicom.elements import number, text, whole, words
+from nfops.io.dicom.elements import PHILIPS_CREATOR, PHILIPS_SCALE, number, text, whole, words
 from nfops.io.dicom.frames import Frame, kind_of_document, plain_frame, refuse_cut, refuse_unreadable, what_is_missing
 from nfops.io.dicom.headers import read_header, refusing
 from nfops.io.dicom.mosaics import is_siemens_mosaic, siemens_frames, uih_frames, uih_slices
@@ -170,8 +170,15 @@ def _series(stack: Stack, datasets: "dict[Path, Dataset]", notes: tuple[str, ...
         padding=_padding(first),
         patient_orientation=words(first, "PatientOrientation"),
         datasets=own,
-        notes=notes,
+        notes=(*notes, *_private_scale(first)),
     )
+
+
+def _private_scale(dataset: "Dataset") -> tuple[str, ...]:
+    """A note where Philips keeps a scale of its own, which some converters apply and the standard does not (B38)."""
+    if PHILIPS_SCALE not in dataset or not str(dataset.get(PHILIPS_CREATOR, "")).count("Philips"):
+        return ()
+    return ("values are those of the standard's rescale: Philips's private scale slope is not applied",)
 
 
 def _padding(dataset: "Dataset") -> tuple[float, ...]:

@@ -1,18 +1,16 @@
 """DICOM as nfops.io expects a format: what to load, and what to say without decoding."""
 
-from collections.abc import Iterable
+import math
 from pathlib import Path
 from typing import Any
 
-from nfops.arrays import Array
-from nfops.errors import InputError, UsageError
-from nfops.grid import Grid
-from nfops.image import Header, Image
-from nfops.io.dicom.finding import DicomFiles, Found, choose_series, find
+from nfops.errors import InputError, NfopsError
+from nfops.image import Image
+from nfops.io.description import DECODE_UP_TO_BYTES, finite_range
+from nfops.io.dicom.finding import DicomFiles, Found, Series, choose_series, find
 from nfops.io.dicom.flaws import find_flaws
 from nfops.io.dicom.volume import header_of, place, read_volume
 from nfops.io.reading import Reading
-from nfops.io.saving import SaveOptions
 
 
 def load(scan: Path | DicomFiles, reading: Reading) -> Image:
@@ -31,7 +29,7 @@ def load(scan: Path | DicomFiles, reading: Reading) -> Image:
 
 
 def describe(scan: Path | DicomFiles, reading: Reading) -> dict[str, Any]:
-    """What the headers say; no pixel is decoded, so the intensity range is not known.
+    """What the headers say; of a small image the pixels are read, too, for their range.
 
     Of several series, of which none is chosen, only the list.
     """
@@ -53,27 +51,19 @@ def describe(scan: Path | DicomFiles, reading: Reading) -> dict[str, Any]:
         "dtype": header.file_dtype,
         "channels": 3 if header.is_colour else len(series.stack.frames),
         "series": _listed(Found((series,), found.seen, found.skipped)),
-        "intensity_range": None,
+        "intensity_range": _range(scan, series, reading),
         "warnings": list(header.warnings),
     }
 
 
-def save(path: Path, image: Image, options: SaveOptions) -> tuple[str, ...]:  # noqa: ARG001
-    """Refuse: a DICOM series is a folder, and needs the series that it comes from."""
-    raise UsageError(path, "a DICOM series is a folder of files", "name the folder, and say --dicom")
-
-
-def save_slabs(
-    path: Path,
-    grid: Grid,
-    header: Header,
-    slabs: Iterable[Array],
-    options: SaveOptions,
-    *,
-    channels: int = 1,  # noqa: ARG001
-) -> tuple[str, ...]:
-    """Refuse, as `save` does."""
-    return save(path, Image(next(iter(slabs)), grid, header), options)
+def _range(scan: Path | DicomFiles, series: Series, reading: Reading) -> list[float] | None:
+    """[smallest, largest] value of an image that takes no time to read; None for others and for what is refused."""
+    if 4 * math.prod(series.stack.sizes) > DECODE_UP_TO_BYTES:
+        return None
+    try:
+        return finite_range(read_volume(scan, series, reading).values)
+    except NfopsError:
+        return None  # a missing decoder, a flaw of the grid: what the headers say is worth knowing all the same
 
 
 def wanted_series(scan: Path | DicomFiles, reading: Reading, found: Found) -> str | None:

@@ -7,9 +7,9 @@ acquired by nobody and says so, with empty or "research" values.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nfops.io.dicom.derived_header import copy_agreed
-from nfops.io.dicom.mr_timing import ECHO_TIME, MR_KEPT, mr_sequence_kind
-from nfops.io.dicom.source_series import SourceSeries
+from nfops.io.dicom.writing.derived_header import copy_agreed
+from nfops.io.dicom.writing.mr_timing import ECHO_TIME, MR_KEPT, mr_sequence_kind
+from nfops.io.dicom.writing.source_series import SourceSeries
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -8,7 +8,7 @@ import numpy as np
 from nfops.arrays import Array
 from nfops.errors import UsageError
 from nfops.grid import Grid
-from nfops.io.dicom.decimal_strings import decimal_string, decimal_strings
+from nfops.io.dicom.writing.decimal_strings import decimal_string, decimal_strings
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

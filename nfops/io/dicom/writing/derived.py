@@ -11,9 +11,9 @@ import numpy as np
 from nfops.arrays import Array
 from nfops.errors import OutputError, UsageError
 from nfops.image import Image
-from nfops.io.dicom.content_uids import content_digest, uid_of
-from nfops.io.dicom.decimal_strings import decimal_string
-from nfops.io.dicom.derived_header import (
+from nfops.io.dicom.writing.content_uids import content_digest, uid_of
+from nfops.io.dicom.writing.decimal_strings import decimal_string
+from nfops.io.dicom.writing.derived_header import (
     LONGEST_DESCRIPTION,
     MAKER,
     NOT_FOR_DIAGNOSIS,
@@ -27,12 +27,17 @@ from nfops.io.dicom.derived_header import (
     set_times,
     time_of_making,
 )
-from nfops.io.dicom.modality_modules import CT, MR, PET, image_kind, set_modality
-from nfops.io.dicom.part10 import read_back, write_part10
-from nfops.io.dicom.quantising import Scale, choose_scale
-from nfops.io.dicom.slice_geometry import SliceStack, remove_place, set_geometry, slice_stack
-from nfops.io.dicom.source_planes import contributing_planes, kept_thickness_mm, source_image_items, source_planes
-from nfops.io.dicom.source_series import SourceSeries, read_sources
+from nfops.io.dicom.writing.modality_modules import CT, MR, PET, image_kind, set_modality
+from nfops.io.dicom.writing.part10 import read_back, write_part10
+from nfops.io.dicom.writing.quantising import Scale, choose_scale
+from nfops.io.dicom.writing.slice_geometry import SliceStack, remove_place, set_geometry, slice_stack
+from nfops.io.dicom.writing.source_planes import (
+    contributing_planes,
+    kept_thickness_mm,
+    source_image_items,
+    source_planes,
+)
+from nfops.io.dicom.writing.source_series import SourceSeries, read_sources
 from nfops.io.publish_folder import publishing_directory, refuse_directory
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ about them is replaced by references to the real sources: slices on another grid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nfops.io.dicom.content_uids import uid_of
-from nfops.io.dicom.derived_header import EMPTY_IF_UNKNOWN, set_frame_of_reference
-from nfops.io.dicom.modality_modules import MR, SECONDARY_CAPTURE
-from nfops.io.dicom.slice_geometry import SliceStack, remove_place, set_geometry
-from nfops.io.dicom.source_planes import contributing_planes, source_image_items, source_planes
-from nfops.io.dicom.source_series import SourceSeries
+from nfops.io.dicom.writing.content_uids import uid_of
+from nfops.io.dicom.writing.derived_header import EMPTY_IF_UNKNOWN, set_frame_of_reference
+from nfops.io.dicom.writing.modality_modules import MR, SECONDARY_CAPTURE
+from nfops.io.dicom.writing.slice_geometry import SliceStack, remove_place, set_geometry
+from nfops.io.dicom.writing.source_planes import contributing_planes, source_image_items, source_planes
+from nfops.io.dicom.writing.source_series import SourceSeries
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

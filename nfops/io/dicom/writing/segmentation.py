@@ -12,8 +12,8 @@ from nfops import __version__
 from nfops.arrays import Array
 from nfops.errors import ResultError, UsageError
 from nfops.image import Image
-from nfops.io.dicom.content_uids import content_digest, uid_of
-from nfops.io.dicom.derived_header import (
+from nfops.io.dicom.writing.content_uids import content_digest, uid_of
+from nfops.io.dicom.writing.derived_header import (
     LONGEST_DESCRIPTION,
     MAKER,
     NOT_FOR_DIAGNOSIS,
@@ -26,10 +26,10 @@ from nfops.io.dicom.derived_header import (
     set_times,
     time_of_making,
 )
-from nfops.io.dicom.part10 import read_back, write_part10
-from nfops.io.dicom.segment_sources import refer_to_sources, reference_images
-from nfops.io.dicom.slice_geometry import SliceStack, slice_stack
-from nfops.io.dicom.source_series import SourceSeries, read_sources
+from nfops.io.dicom.writing.part10 import read_back, write_part10
+from nfops.io.dicom.writing.segment_sources import refer_to_sources, reference_images
+from nfops.io.dicom.writing.slice_geometry import SliceStack, slice_stack
+from nfops.io.dicom.writing.source_series import SourceSeries, read_sources
 from nfops.io.publish import publishing, refuse_existing
 
 if TYPE_CHECKING:

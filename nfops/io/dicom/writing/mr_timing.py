@@ -1,6 +1,6 @@
 """How an MR image was acquired, in the words of the classic MR Image module, from classic and enhanced headers."""
 
-from nfops.io.dicom.source_series import SourceSeries
+from nfops.io.dicom.writing.source_series import SourceSeries
 
 ECHO_TIME = "EchoTime"
 MR_KEPT = (

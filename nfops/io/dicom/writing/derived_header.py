@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from nfops import __version__
-from nfops.io.dicom.content_uids import uid_of
-from nfops.io.dicom.source_planes import code_item
-from nfops.io.dicom.source_series import LOSSY_METHODS, SourceSeries, transfer_syntax
-from nfops.io.dicom.valid_values import is_valid
+from nfops.io.dicom.writing.content_uids import uid_of
+from nfops.io.dicom.writing.source_planes import code_item
+from nfops.io.dicom.writing.source_series import LOSSY_METHODS, SourceSeries, transfer_syntax
+from nfops.io.dicom.writing.valid_values import is_valid
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -8,8 +8,8 @@ import numpy as np
 
 from nfops.arrays import Array
 from nfops.errors import InputError
-from nfops.io.dicom.slice_geometry import SliceStack
-from nfops.io.dicom.source_series import SourceSeries
+from nfops.io.dicom.writing.slice_geometry import SliceStack
+from nfops.io.dicom.writing.source_series import SourceSeries
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

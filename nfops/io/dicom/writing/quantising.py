@@ -6,7 +6,7 @@ import numpy as np
 
 from nfops.arrays import Array
 from nfops.errors import ResultError
-from nfops.io.dicom.decimal_strings import decimal_string
+from nfops.io.dicom.writing.decimal_strings import decimal_string
 
 LOWEST, HIGHEST = -32768, 32767
 SPARE_LEVELS = 5

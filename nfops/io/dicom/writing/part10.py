@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nfops.errors import OutputError
-from nfops.io.dicom.content_uids import uid_of
+from nfops.io.dicom.writing.content_uids import uid_of
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
