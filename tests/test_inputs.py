@@ -126,3 +126,10 @@ def test_a10_sidecar_says_how_and_leaks_no_path(tmp_path):
     assert found["Seed"] == 3
     with pytest.raises(OutputError):
         write_sidecar(out, Provenance(argv, (), (), record, now, now))
+
+
+def test_c52_what_a_killed_run_left_is_no_input(folder):
+    for name in (".nfops-12ab34cd.b.nii.gz", ".nfops-12ab34cd.t2"):
+        (folder / name).write_bytes(b"x")
+    assert [p.name for p in list_inputs([str(folder)])] == ["a b.nii", "b.nii.gz", "p.PNG"]
+    assert list_inputs([], "-", io.StringIO(str(folder))) == list_inputs([str(folder)])
