@@ -11,6 +11,7 @@ import click
 
 from nfops.cli.batch import plan_only, run_jobs
 from nfops.cli.dicom_output import DicomOutput
+from nfops.cli.jobs import Job, writes_picture
 from nfops.cli.options import (
     Session,
     batch_option,
@@ -30,7 +31,6 @@ from nfops.cli.pipes import DASH, check_pipes, received, write_out
 from nfops.cli.places import Places, find_places
 from nfops.cli.progress import say
 from nfops.cli.scans import (
-    Job,
     check_folder,
     check_outputs,
     chosen_volume,
@@ -38,7 +38,6 @@ from nfops.cli.scans import (
     make_folder,
     on_reference,
     stamps,
-    writes_picture,
 )
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nfops.cli.errors import Terminated, complaint, exit_code
+from nfops.cli.jobs import Job
 from nfops.cli.options import Session
 from nfops.cli.progress import say, show_result
-from nfops.cli.scans import Job
 from nfops.errors import InputError, NfopsError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nfops.cli.scans import Job
+    from nfops.cli.jobs import Job
     from nfops.rendering import Rendering
 
 SEGMENTATION = ".dcm"

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nfops.cli.dicom_output import DicomOutput
+from nfops.cli.jobs import Job
 from nfops.cli.options import Session
 from nfops.cli.progress import say
-from nfops.cli.scans import Job, write_result
+from nfops.cli.scans import write_result
 
 if TYPE_CHECKING:
     from nfops.io import PipedScan, SaveOptions

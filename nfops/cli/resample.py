@@ -9,6 +9,7 @@ import click
 
 from nfops.cli.batch import plan_only, run_jobs
 from nfops.cli.dicom_output import DicomOutput
+from nfops.cli.jobs import Job, writes_picture
 from nfops.cli.options import (
     NUMBER,
     SOURCE,
@@ -25,14 +26,12 @@ from nfops.cli.options import (
 from nfops.cli.pipes import DASH, check_pipes, received, write_out
 from nfops.cli.progress import say
 from nfops.cli.scans import (
-    Job,
     check_outputs,
     chosen_volume,
     command_line,
     on_reference,
     read_as,
     stamps,
-    writes_picture,
 )
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nfops.cli.dicom_output import DicomOutput, check_dicom_outputs, remove_dicom, write_dicom
+from nfops.cli.jobs import Job, writes_picture
 from nfops.cli.options import Session
 from nfops.cli.progress import say
 from nfops.errors import InputError
@@ -21,22 +22,8 @@ if TYPE_CHECKING:
     from nfops.io.sidecar import Provenance
     from nfops.rendering import Rendering
 
-PICTURES = (".png", ".tif", ".tiff")
 BATCH_FAILED = 8
 STOPPED = 75
-
-
-@dataclass(frozen=True)
-class Job:
-    """One input and the output that it becomes."""
-
-    source: "Scan | PipedScan"
-    output: Path
-
-    @property
-    def is_sent(self) -> bool:
-        """Whether the output is "-", standard output."""
-        return str(self.output) == "-"
 
 
 def read_as(reading: "Reading", options: Mapping[str, Any]) -> "Reading":
@@ -48,11 +35,6 @@ def read_as(reading: "Reading", options: Mapping[str, Any]) -> "Reading":
         picture = replace(picture, pixel_mm=pixel_mm, pixel_mm_is_override=True)
     words = {name: options[name] for name in ("series", "untilt", "resample_uniform", "xform") if name in options}
     return replace(reading, picture=picture, **words)
-
-
-def writes_picture(job: Job) -> bool:
-    """Whether a job's output is a picture by its name."""
-    return job.output.suffix.lower() in PICTURES
 
 
 def command_line() -> tuple[str, ...]:
