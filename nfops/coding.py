@@ -10,6 +10,7 @@ from nfops.codec_spec import CodecSpec
 from nfops.engines import Engine
 from nfops.errors import InputError
 from nfops.frame import Frame
+from nfops.grid import Grid
 from nfops.image import Image
 from nfops.intensity import IntensityMap, intensity_map, to_channels
 from nfops.latents import Latent
@@ -40,7 +41,7 @@ def encode_image(
     """
     spec = side.spec
     aligned = image.reoriented(spec.axes)
-    _check_fits(spec, aligned, where)
+    check_fits(spec, aligned.grid, aligned.channels, where, is_series=aligned.header.ndim == 4)
     frame = Frame.of_scan(aligned.grid, spec.dims, spec.radius_mm)
     prepared = prepare(spec, aligned, where, whole)
     lattice = lattice_of(aligned.grid, frame, spec.spacing)
@@ -100,23 +101,24 @@ def _slice_map(spec: CodecSpec, item: Array, values: Array, where: object) -> In
         return intensity_map(values, spec.intensity, where, pass_constant=spec.constant == "pass")
 
 
-def _check_fits(spec: CodecSpec, aligned: Image, where: object) -> None:
-    """Refuse what the recipe cannot take. `aligned` is on the recipe's axes."""
-    shape = aligned.grid.shape
-    if aligned.channels != spec.image_channels:
+def check_fits(spec: CodecSpec, grid: Grid, channels: int, where: object, *, is_series: bool = False) -> None:
+    """Raise InputError for what the recipe cannot take.
+
+    grid: on the recipe's axes. is_series: the channels are volumes of a 4-D scan.
+    """
+    shape = grid.shape
+    if channels != spec.image_channels:
         takes = f"{spec.image_channels} channel{'s' if spec.image_channels > 1 else ''}"
-        what = f"expected {takes}, got {aligned.channels} in an image of shape {shape}"
-        is_series = aligned.header.ndim == 4 and spec.image_channels == 1
-        raise InputError(
-            where, what, "choose one with --volume, or let the recipe take each with `data.map: t`" if is_series else ""
-        )
+        hint = "choose one with --volume, or let the recipe take each with `data.map: t`"
+        what = f"expected {takes}, got {channels} in an image of shape {shape}"
+        raise InputError(where, what, hint if is_series and spec.image_channels == 1 else "")
     if spec.dims == 1 and max(shape[1:]) > 1:
         raise InputError(where, f"expected a signal, of one axis, got an image of shape {shape}")
     for axis in range(spec.dims):
         if shape[axis] < 2:
             name = spec.axes[axis] if spec.axes else "i"
             raise InputError(where, f"axis {name} has 1 sample, the recipe needs at least 2", "is this another plane?")
-    if not aligned.grid.is_orthogonal(tuple(range(spec.dims))):
+    if not grid.is_orthogonal(tuple(range(spec.dims))):
         raise InputError(
             where,
             "sheared grid: its axes do not meet at right angles",

@@ -879,3 +879,27 @@ def test_b10_c17_a_recipe_may_take_a_4d_scan_volume_by_volume(shades, here):
         nibabel.Nifti1Image(both[..., t], scans[0].affine).to_filename(here / "one.nii.gz")
         assert nfops("apply", "--recipe", mapped, "one.nii.gz", "--out", "o.nii.gz", "-fq").code == 0
         assert np.allclose(np.asarray(nibabel.load(here / "o.nii.gz").dataobj), np.asarray(written.dataobj)[..., t])
+
+
+@pytest.mark.parametrize(
+    ("series", "code", "said"),
+    [
+        ("philips_enhanced_fmap", 3, "holds 2 series"),
+        ("ct_philips_tilt", 3, "has the modality CT, the recipe takes MR"),
+        ("ge_epi_small", 3, "--volume"),
+    ],
+)
+def test_a13_a_dry_run_refuses_what_the_run_refuses(here, shared_data, series, code, said):
+    for dry in ((), ("--dry-run",)):
+        folder = shared_data / "dicom" / series / "dcm"
+        ran = nfops("apply", "-r", "brain_t1t2", folder, "--out", "o.nii.gz", *dry)
+        assert (ran.code, len([line for line in ran.err.splitlines() if "error" in line])) == (code, 1)
+        assert said in ran.err
+    assert list(here.iterdir()) == []
+
+
+def test_an_output_within_an_input_folder_is_refused(here, shared_data):
+    shutil.copytree(shared_data / "dicom" / "siemens_hfs" / "dcm", here / "mine")
+    ran = nfops("apply", "-r", "brain_t1t2", "mine", "--out", "mine/t2.nii.gz")
+    assert (ran.code, len(ran.err.splitlines())) == (5, 1)
+    assert "lies in the input" in ran.err

@@ -425,7 +425,7 @@ def test_b35_c26_uneven_steps(tmp_path):
     with pytest.raises(InputError, match=r"uneven distances, from 2\.9 to 3\.4 mm \(--resample-uniform"):
         load_image(folder)
     read = load_image(folder, Reading(resample_uniform=True))
-    np.testing.assert_allclose(read.grid.spacing_mm[2], 3.0)
+    np.testing.assert_allclose(read.grid.spacing_mm[2], 15.4 / 5)
     np.testing.assert_allclose(read.values[0], read.grid.points_mm() @ RAMP, atol=1e-3)
 
 
@@ -519,3 +519,24 @@ def test_b46_a_mosaic_whose_normal_is_opposite_counts_the_other_way(shared_data,
     np.testing.assert_allclose(opposite.grid.affine[:3, 3], usual.grid.affine[:3, 3] - 34 * step, atol=1e-3)
     for theirs in by_dcm2niix(tmp_path / "x", tmp_path / "out"):
         agree(opposite, theirs)
+
+
+def test_b33_every_second_slice_missing_is_wondered_at(tmp_path):
+    slices = series()
+    for dataset in slices:
+        dataset.SpacingBetweenSlices = str(GRID.spacing_mm[2] / 2)
+    (note,) = load_image(write(tmp_path / "x", slices)).header.warnings
+    assert "are some missing?" in note
+
+
+def test_b31_a_series_uid_that_came_twice_is_two_series(tmp_path):
+    slices = series(volumes=2)
+    by_frame(slices, "PatientID", ["A"] * K + ["B"] * K)
+    with pytest.raises(InputError, match="holds 2 series"):
+        load_image(write(tmp_path / "x", slices))
+
+
+def test_b30_what_was_left_out_is_counted(tmp_path):
+    folder = write(tmp_path / "x", series())
+    (folder / "notes.dcm").write_text("a note")
+    assert "1 files that are no DICOM were left out" in describe_image(folder)["warnings"]

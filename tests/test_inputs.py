@@ -11,6 +11,7 @@ import pytest
 from nfops.errors import NotFoundError, NothingMatchedError, OutputError, UsageError
 from nfops.grid import Grid
 from nfops.io import list_inputs, output_stem, parse_shard, plan_outputs, supported_suffixes, take_shard
+from nfops.io.inputs import Wanted
 from nfops.io.sidecar import FileRecord, Provenance, write_sidecar
 
 
@@ -133,3 +134,10 @@ def test_c52_what_a_killed_run_left_is_no_input(folder):
         (folder / name).write_bytes(b"x")
     assert [p.name for p in list_inputs([str(folder)])] == ["a b.nii", "b.nii.gz", "p.PNG"]
     assert list_inputs([], "-", io.StringIO(str(folder))) == list_inputs([str(folder)])
+
+
+def test_a_list_of_lines_read_as_nul_separated_is_said(folder):
+    with pytest.raises(UsageError, match="leave -0 out"):
+        list_inputs([], "-", io.StringIO("a.nii\nb.nii\n"), wanted=Wanted(is_null_separated=True))
+    names = io.StringIO(f"{folder}/a b.nii\0{folder}/b.nii.gz\0")
+    assert len(list_inputs([], "-", names, wanted=Wanted(is_null_separated=True))) == 2

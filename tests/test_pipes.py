@@ -144,8 +144,8 @@ def test_b4_b24_warnings_and_bad_results_do_not_reach_stdout(here):
     assert "-: warning: the grid is sheared" in ran.err
     save_nifti(here / "n.nii", np.full((4, 4, 4), np.nan))
     ran, sent = piped("resample", "n.nii", "--out", "-")
-    assert (ran.code, sent) == (7, b"")
-    assert "error: -: 64 of 64 values are NaN" in ran.err
+    assert (ran.code, sent) == (3, b"")
+    assert "error: n.nii: 64 of 64 voxels are NaN" in ran.err
 
 
 def test_a13_dry_run_keeps_stdout_clean(here):

@@ -106,7 +106,12 @@ def command(session: Session, inputs: tuple[str, ...], recipe: str, bundle: Path
     # where there is no folder yet, nothing is in the way
     check_outputs([job for job in jobs if not is_batch or job.output.parent.is_dir()], session, dicom)
     if session.dry_run:
-        return plan_only(session, jobs, reading, is_batch=is_batch)
+        one = options["volume"] is not None or places.recipe.data.map == "t"
+
+        def check(job: Job, described: dict[str, Any]) -> None:
+            _check_planned(translator, job, described, takes_one=one)
+
+        return plan_only(session, jobs, reading, check, is_batch=is_batch)
     made_by = {
         "command": _command_without(jobs, inputs),
         "recipe": places.recorded(),
@@ -118,6 +123,21 @@ def command(session: Session, inputs: tuple[str, ...], recipe: str, bundle: Path
         return _apply_one(session, translator, job, request, reading, options | made_by)
 
     return run_jobs(session, jobs, work, is_batch=is_batch)
+
+
+def _check_planned(translator: "Translator", job: Job, described: dict[str, Any], *, takes_one: bool) -> None:
+    """Refuse, by its header, what the recipe cannot take."""
+    import numpy as np
+
+    from nfops.coding import check_fits
+    from nfops.grid import Grid
+
+    spec = translator.bundle.specs["source"]
+    i, j, k = described["shape"]
+    grid = Grid((i, j, k), np.array(described["affine"]))
+    channels = spec.image_channels if takes_one else described["channels"]
+    aligned = grid.reoriented(grid.reorientation(spec.axes))
+    check_fits(spec, aligned, channels, job.source, is_series=described["kind"] in ("dicom", "nifti"))
 
 
 def _command_without(jobs: list[Job], inputs: tuple[str, ...]) -> tuple[str, ...]:

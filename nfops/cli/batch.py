@@ -13,8 +13,7 @@ from nfops.cli.progress import say, show_result
 from nfops.errors import InputError, NfopsError
 
 if TYPE_CHECKING:
-    from nfops.io import PipedScan, Reading
-    from nfops.io.inputs import Scan
+    from nfops.io import Reading
 
 BATCH_FAILED = 8
 STOPPED = 75
@@ -65,20 +64,35 @@ def _failure(session: Session, job: Job, error: BaseException) -> dict[str, Any]
     return {"input": str(job.source), **told.document()}
 
 
-def plan_only(session: Session, jobs: Sequence[Job], reading: "Reading", *, is_batch: bool) -> int:
-    """What --dry-run shows: each input's header and the output it would become."""
+def plan_only(
+    session: Session,
+    jobs: Sequence[Job],
+    reading: "Reading",
+    check: Callable[[Job, dict[str, Any]], object],
+    *,
+    is_batch: bool,
+) -> int:
+    """What --dry-run shows: each input's header and the output it would become.
+
+    check: raises for an input that the run would refuse, by what `describe_image` says of it.
+    """
+    from nfops.io import describe_image, refuse_image
+
     plan: list[dict[str, Any]] = []
     lines = []
     failed = 0
     for job in jobs:
         try:
-            header = _header(job.source, reading)
+            refuse_image(job.source, reading)
+            described = describe_image(job.source, reading)
+            check(job, described)
         except NfopsError as error:
             if not is_batch:
                 raise
             failed += 1
             plan.append(_failure(session, job, error))
             continue
+        header = {key: described[key] for key in ("shape", "spacing_mm", "orientation")}
         plan.append({"input": str(job.source), "output": str(job.output), **header})
         lines.append(f"{job.source} ({'x'.join(map(str, header['shape']))}) -> {job.output}")
     if any(job.is_sent for job in jobs):
@@ -86,10 +100,3 @@ def plan_only(session: Session, jobs: Sequence[Job], reading: "Reading", *, is_b
     else:
         show_result(session, {"plan": plan}, lines)
     return BATCH_FAILED if failed else 0
-
-
-def _header(scan: "Scan | PipedScan", reading: "Reading") -> dict[str, Any]:
-    from nfops.io import describe_image
-
-    described = describe_image(scan, reading)
-    return {key: described[key] for key in ("shape", "spacing_mm", "orientation")}

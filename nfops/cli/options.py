@@ -240,7 +240,7 @@ pixel_mm_option = click.option("--pixel-mm", type=PIXEL, help="Size of a pixel o
 series_option = click.option(
     "--series",
     metavar="N|#N|UID|all",
-    help="Of a DICOM folder: its place in the list, its number, its UID; or all, with --out-dir.",
+    help="Of a DICOM folder: its place in the list, number, UID; `apply --out-dir`: or all.",
 )
 untilt_option = click.option("--untilt", is_flag=True, help="DICOM: straighten a tilted gantry's grid.")
 uniform_option = click.option("--resample-uniform", is_flag=True, help="DICOM: even out uneven or missing slices.")

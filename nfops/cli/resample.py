@@ -33,6 +33,7 @@ from nfops.cli.scans import (
     read_as,
     stamps,
 )
+from nfops.errors import InputError
 
 if TYPE_CHECKING:
     from nfops.bundle import Bundle
@@ -101,12 +102,19 @@ def command(session: Session, source: Path, out: Path, method: str, **options: A
     _check_shape(job.source, reading, options["shape"])
     check_outputs([job], session, _dicom_output(method, options))
     if session.dry_run:
-        return plan_only(session, [job], reading, is_batch=False)
+        return plan_only(session, [job], reading, lambda *_: None, is_batch=False)
 
     def work(job: Job) -> dict[str, Any]:
         return _resample_one(session, job, method, field, reading, options)
 
     return run_jobs(session, [job], work, is_batch=False)
+
+
+STRAIGHTENED = {
+    "untilt": "Put on a rectangular grid (linear) if the gantry was tilted",
+    "resample_uniform": "Put on even slices (linear) if they were uneven",
+}
+"""What a derived series says of options that change its grid while it is read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +184,7 @@ def _resample_one(
     started = datetime.now(UTC)
     seen = stamps(job.source)
     image = chosen_volume(load_image(job.source, reading), options["volume"], job.source)
+    _refuse_missing(image, job)
     like = None if options["like"] is None else load_image(options["like"], replace(reading, series=None, modality=()))
     grid = _grid(image, options, like)
     record: dict[str, Any] = {"command": command_line(), "started": started, "stamps": seen, "source_grid": image.grid}
@@ -202,10 +211,26 @@ def _resample_one(
     )
 
 
+def _refuse_missing(image: "Image", job: Job) -> None:
+    """One voxel that is no number spreads along whole lines, and no output holds any: better said of the input."""
+    import numpy as np
+
+    missing = image.values.size - int(np.count_nonzero(np.isfinite(image.values)))
+    if missing:
+        what = f"{missing} of {image.values.size} voxels are NaN or infinite"
+        raise InputError(job.source, what, "nfops writes numbers only: replace them first")
+
+
 def _dicom_output(method: str, options: dict[str, Any]) -> DicomOutput | None:
     if not options["as_dicom"]:
         return None
-    return DicomOutput("nfops resample", f"Resampled by nfops, {method}", method, True)
+    how = (
+        f"Resampled by nfops ({method})"
+        if any(options[name] for name in ("shape", "spacing", "like"))
+        else "Copied by nfops"
+    )
+    grids = [said for name, said in STRAIGHTENED.items() if options[name]]
+    return DicomOutput("nfops resample", ", ".join([*grids, how]), method, True)
 
 
 def _grid(image: "Image", options: dict[str, Any], like: "Image | None") -> "Grid":

@@ -65,7 +65,7 @@ def check_outputs(jobs: Sequence[Job], session: Session, dicom: DicomOutput | No
     """Refuse, before anything is computed, outputs and sidecars that exist or cannot be written."""
     from nfops.io import refuse_existing
     from nfops.io.formats import output_format
-    from nfops.io.inputs import paths_of
+    from nfops.io.inputs import paths_of, refuse_inside
     from nfops.io.sidecar import refuse_foreign_sidecar, sidecar_path
 
     jobs = [job for job in jobs if not job.is_sent]
@@ -79,6 +79,8 @@ def check_outputs(jobs: Sequence[Job], session: Session, dicom: DicomOutput | No
     outputs = [*files, *(sidecar_path(job.output) for job in jobs)]
     for job in jobs:
         refuse_foreign_sidecar(job.output)
+    for job in jobs:
+        refuse_inside(job.output, paths_of(job.source))
     refuse_existing(outputs, [path for job in jobs for path in paths_of(job.source)], session.force)
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "publishing_directory",
     "publishing_together",
     "refuse_existing",
+    "refuse_image",
     "save_image",
     "save_slabs",
     "suffix_of",
@@ -61,6 +62,13 @@ def describe_image(scan: Path | DicomFiles | PipedScan, reading: Reading | None 
     intensity_range (None if it was not read), warnings. Errors as for `load_image`.
     """
     return input_format(scan).describe(scan, reading or Reading())
+
+
+def refuse_image(scan: Path | DicomFiles | PipedScan, reading: Reading) -> None:
+    """Raise what `load_image` would, as far as headers tell: `describe_image` tells of flaws, and goes on."""
+    refuse = getattr(input_format(scan), "refuse", None)
+    if refuse is not None:
+        refuse(scan, reading)
 
 
 def save_image(path: Path, image: Image, options: SaveOptions | None = None) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO, TypeAlias, TypeVar
 
-from nfops.errors import InputError, NotFoundError, NothingMatchedError, UsageError
+from nfops.errors import InputError, NotFoundError, NothingMatchedError, OutputError, UsageError
 from nfops.io.dicom.finding import DicomFiles
 from nfops.io.dicom.headers import is_dicom
 from nfops.io.dicom.splitting import split_series, split_volumes
@@ -43,8 +43,8 @@ def list_inputs(
 ) -> list[Scan]:
     """The scans to work on, sorted, each once.
 
-    inputs: files, taken as given, and folders: one with DICOM files in it, or below it and no other images, is a scan;
-    of any other the image files are taken (not hidden, not in folders below).
+    inputs: files, taken as given, and folders: one with DICOM files in it or below it is a scan, as everywhere; of any
+    other the image files are taken (not hidden, not in folders below).
     batch: a file with one path a line, or "-" for `stdin`; of its folders only what is directly in them counts, and
     one without images is skipped and told to `on_empty`: `find -type d` names the folders above, too.
     DICOM files, wherever they are named, make one scan for each series. shard: (index, count), this part of the
@@ -74,12 +74,9 @@ def list_inputs(
 
 def _named(path: Path, how: Wanted) -> list[Scan]:
     """What an argument stands for."""
-    if not is_folder(path):
+    if not is_folder(path) or has_dicom(path):
         return [path]
-    if _has_dicom_in_it(path):
-        return [path]
-    files = _files_in(path, how.signals)
-    return [*files] or ([path] if has_dicom(path) else [])
+    return [*_files_in(path, how.signals)]
 
 
 def _listed(path: Path, how: Wanted) -> list[Scan]:
@@ -106,6 +103,14 @@ def paths_of(scan: Scan | PipedScan) -> tuple[Path, ...]:
     if isinstance(scan, PipedScan):
         return (scan.file,)
     return scan.files if isinstance(scan, DicomFiles) else (scan,)
+
+
+def refuse_inside(output: Path, inputs: Iterable[Path]) -> None:
+    """Raise OutputError for an output within a folder that is an input: it would be part of it the next time."""
+    inside = output.resolve().parents
+    for path in inputs:
+        if is_folder(path) and path.resolve() in inside:
+            raise OutputError(output, f"lies in the input {path}", "choose another folder")
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -191,11 +196,6 @@ def _check_shard(shard: tuple[int, int]) -> None:
         raise UsageError("--shard", f"expected 0 <= INDEX < COUNT, got {index}/{count}")
 
 
-def _has_dicom_in_it(directory: Path) -> bool:
-    files, _ = dicom_files(directory, is_deep=False)
-    return bool(files)
-
-
 def _files_in(directory: Path, signals: bool) -> list[Path]:
     try:
         entries = list(directory.iterdir())
@@ -218,4 +218,6 @@ def _lines(batch: str, stdin: TextIO | None, end: str) -> list[str]:
             raise NotFoundError(batch, "no such file") from error
         except OSError as error:
             raise InputError(batch, f"cannot be read: {error.strerror}") from error
+    if end == "\0" and "\0" not in text and "\n" in text:
+        raise UsageError("--null", "the names of the list end with newlines, not with NUL", "leave -0 out")
     return [line for line in text.split(end) if line.strip()]

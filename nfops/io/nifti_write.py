@@ -15,6 +15,7 @@ from nfops.grid import Grid
 from nfops.image import Header
 from nfops.io.nifti_extensions import extension_bytes
 from nfops.io.nifti_scale import Scale
+from nfops.io.publish import untemporary
 from nfops.io.saving import StoredType, to_stored
 
 GZIP_LEVEL = 4
@@ -44,7 +45,7 @@ def write_nifti(
     """
     with opened(path, is_packed=path.name.lower().endswith(".gz")) as file:
         file.write(header_bytes(grid, header, dtype, channels, scale))
-        for block in stored_blocks(path.name, grid, dtype, slabs, channels):
+        for block in stored_blocks(untemporary(path).name, grid, dtype, slabs, channels):
             file.write(block.tobytes(order="F"))
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -135,6 +136,12 @@ def temporary_name(target: Path) -> str:
     while len(os.fsencode(name)) > LONGEST_NAME:
         name = name[1:]
     return f".nfops-{secrets.token_hex(4)}.{name}"
+
+
+def untemporary(path: Path) -> Path:
+    """The target that a temporary path stands for, as errors name it; any other path as it is."""
+    found = re.fullmatch(r"\.nfops-[0-9a-f]{8}\.(.+)", path.name)
+    return path.with_name(found[1]) if found else path
 
 
 @contextmanager

@@ -39,8 +39,10 @@ class FileRecord:
         """Digest a file, or the `files` that a scan was read from; only its name is kept, not its folder."""
         if isinstance(scan, PipedScan):
             return cls(str(scan), sha256_of_all([scan.file]), grid, units)
-        name = scan.name.name if isinstance(scan, DicomFiles) else scan.name or scan.absolute().name
-        return cls(name, sha256_of_all(files or (scan.files if isinstance(scan, DicomFiles) else [scan])), grid, units)
+        several = files or (scan.files if isinstance(scan, DicomFiles) else ())
+        if isinstance(scan, DicomFiles) or scan.is_dir():  # folders are named after patients more often than files
+            return cls(f"{len(several)} DICOM files", sha256_of_all(several or [Path(str(scan))]), grid, units)
+        return cls(scan.name, sha256_of_all(several or [scan]), grid, units)
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def document(record: Provenance, output: Path) -> dict[str, Any]:
 
 def anonymous_command(argv: Sequence[str], inputs: Sequence[str], output: str) -> list[str]:
     """The words of a command without paths: INPUT[i] and OUTPUT for the files, base names for all others."""
-    names = {output: "OUTPUT", **{name: f"INPUT[{i}]" for i, name in enumerate(inputs)}}
+    names = {Path(output): "OUTPUT", **{Path(name): f"INPUT[{i}]" for i, name in enumerate(inputs)}}
     command = []
     for word in argv:
         if word == DASH:
@@ -123,7 +125,7 @@ def anonymous_command(argv: Sequence[str], inputs: Sequence[str], output: str) -
         option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
         if word.startswith("-") and not equals and "/" in word:  # a short option with its value attached: -o/home/me/x
             option, value = word[:2], word[2:]
-        command.append(f"{option}{equals}{names.get(value, Path(value).name if '/' in value else value)}")
+        command.append(f"{option}{equals}{names.get(Path(value), Path(value).name if '/' in value else value)}")
     return command
 
 

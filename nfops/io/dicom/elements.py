@@ -13,7 +13,8 @@ PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 KEYWORDS = """
     SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID Modality Manufacturer SeriesDescription
     ComplexImageComponent SliceThickness EchoTime SpacingBetweenSlices ImagerPixelSpacing NominalScannedPixelSpacing
-    AcquisitionTime ContentTime TriggerTime SeriesInstanceUID SeriesNumber AcquisitionNumber InstanceNumber
+    AcquisitionTime ContentTime TriggerTime StudyInstanceUID PatientID
+    SeriesInstanceUID RepetitionTime ScanningSequence SeriesNumber AcquisitionNumber InstanceNumber
     PatientOrientation ImagePositionPatient ImageOrientationPatient TemporalPositionIdentifier SamplesPerPixel
     PhotometricInterpretation
     PlanarConfiguration NumberOfFrames Rows Columns PixelSpacing BitsAllocated BitsStored HighBit PixelRepresentation

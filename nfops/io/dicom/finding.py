@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nfops.errors import InputError, NothingMatchedError, UsageError
 from nfops.io.dicom.elements import PHILIPS_CREATOR, PHILIPS_SCALE, number, text, whole, words
 from nfops.io.dicom.frames import Frame, kind_of_document, plain_frame, refuse_cut, refuse_unreadable, what_is_missing
@@ -51,6 +53,7 @@ class Series:
     patient_orientation: tuple[str, ...]
     datasets: "dict[Path, Dataset]"
     notes: tuple[str, ...]
+    repetition_s: float
 
     def title(self) -> str:
         """`#5 "T1 MPRAGE" MR M 256x256x176`: number, description, modality, kind of image, shape."""
@@ -60,12 +63,16 @@ class Series:
         return " ".join(filter(None, words))
 
 
+ONE_SERIES = ("SeriesInstanceUID", "StudyInstanceUID", "PatientID")
+"""What the files of a series share: a series UID alone may have come twice out of a careless anonymiser."""
+
+
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a folder holds. seen: how many files were looked at; skipped: how many hold no image, by kind."""
+    """What a folder holds. others: how many files are no DICOM; skipped: how many hold no image, by kind."""
 
     series: tuple[Series, ...]
-    seen: int
+    others: int
     skipped: dict[str, int]
 
 
@@ -87,20 +94,20 @@ def find_series(where: object, files: Sequence[Path], seen: int = 0) -> Found:
         NothingMatchedError: none holds an image. InputError: a damaged file, slices that make no volume.
     """
     skipped: Counter[str] = Counter()
-    groups: dict[str, list[tuple[Path, Dataset]]] = {}
+    groups: dict[tuple[str, ...], list[tuple[Path, Dataset]]] = {}
     for path in files:
         dataset = read_header(path)
         if not is_scan(dataset):
             refuse_cut(path, dataset)
             skipped[kind_of_document(dataset)] += 1
             continue
-        groups.setdefault(text(dataset, "SeriesInstanceUID"), []).append((path, dataset))
+        groups.setdefault(tuple(text(dataset, word) for word in ONE_SERIES), []).append((path, dataset))
     if not groups:
         what = ", ".join(f"{count} {kind}" for kind, count in skipped.items())
         raise NothingMatchedError(where, f"no DICOM images ({max(seen, len(files))} files seen{what and ': ' + what})")
     found = [series for group in groups.values() for series in _volumes(where, group)]
     found.sort(key=lambda series: (int(series.number) if series.number.lstrip("-").isdigit() else 1 << 30, series.uid))
-    return Found(tuple(found), max(seen, len(files)), dict(skipped))
+    return Found(tuple(found), max(0, seen - len(files)), dict(skipped))
 
 
 def is_scan(dataset: "Dataset") -> bool:
@@ -118,7 +125,7 @@ def choose_series(where: object, found: Found, wanted: str | None) -> Series:
         if len(found.series) == 1:
             return found.series[0]
         what = f"holds {len(found.series)} series: {listing(found.series)}"
-        raise InputError(where, what, "choose one with --series N, or all with --series all")
+        raise InputError(where, what, "choose one with --series N; `nfops apply` takes all with --series all")
     matching = [s for i, s in enumerate(found.series, start=1) if wanted in (str(i), s.uid, f"#{s.number}")]
     if len(matching) == 1:
         return matching[0]
@@ -170,7 +177,8 @@ def _series(stack: Stack, datasets: "dict[Path, Dataset]", notes: tuple[str, ...
         padding=_padding(first),
         patient_orientation=words(first, "PatientOrientation"),
         datasets=own,
-        notes=(*notes, *_private_scale(first)),
+        notes=(*notes, *_private_scale(first), *_wide_steps(stack), *_lost(stack)),
+        repetition_s=_repetition_s(first, stack),
     )
 
 
@@ -179,6 +187,31 @@ def _private_scale(dataset: "Dataset") -> tuple[str, ...]:
     if PHILIPS_SCALE not in dataset or not str(dataset.get(PHILIPS_CREATOR, "")).count("Philips"):
         return ()
     return ("values are those of the standard's rescale: Philips's private scale slope is not applied",)
+
+
+def _wide_steps(stack: Stack) -> tuple[str, ...]:
+    """A note where slices lie much further apart than the files say: every second one may be missing."""
+    stated, heights = stack.frames[0][0].thickness_mm, stack.heights_mm
+    if not stack.is_oriented or len(heights) < 2 or not stated:
+        return ()
+    step = float(np.median(np.diff(heights)))
+    if step < 1.5 * stated:
+        return ()
+    return (f"slices are {step:.4g} mm apart, the files say {stated:.4g}: are some missing?",)
+
+
+def _repetition_s(dataset: "Dataset", stack: Stack) -> float:
+    """Seconds from one volume to the next where an echo-planar sequence says it, else 0: not known."""
+    is_series = len(stack.frames) > 1 and len({volume[0].echo_ms for volume in stack.frames}) == 1
+    is_planar = "EP" in words(dataset, "ScanningSequence")
+    return (number(dataset, "RepetitionTime") or 0.0) / 1000 if is_series and is_planar else 0.0
+
+
+def _lost(stack: Stack) -> tuple[str, ...]:
+    """A note on what 4-D images cannot say."""
+    if len(stack.frames) == 1:
+        return ()
+    return ("the fourth axis is in the order of acquisition: b-values and times of its volumes are not kept",)
 
 
 def _padding(dataset: "Dataset") -> tuple[float, ...]:

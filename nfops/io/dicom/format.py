@@ -1,6 +1,7 @@
 """DICOM as nfops.io expects a format: what to load, and what to say without decoding."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from nfops.image import Image
 from nfops.io.description import DECODE_UP_TO_BYTES, finite_range
 from nfops.io.dicom.finding import DicomFiles, Found, Series, choose_series, find
 from nfops.io.dicom.flaws import find_flaws
-from nfops.io.dicom.volume import header_of, place, read_volume
+from nfops.io.dicom.volume import check, header_of, place, read_volume
 from nfops.io.reading import Reading
 
 
@@ -20,12 +21,22 @@ def load(scan: Path | DicomFiles, reading: Reading) -> Image:
         NothingMatchedError: no image at all. InputError: several series and none chosen; damaged or undecodable; no
         rectangular grid where `reading` does not allow to make one.
     """
+    return read_volume(scan, _chosen(scan, reading), reading)
+
+
+def refuse(scan: Path | DicomFiles, reading: Reading) -> None:
+    """Raise what `load` would, as far as the headers tell."""
+    check(scan, _chosen(scan, reading), reading)
+
+
+def _chosen(scan: Path | DicomFiles, reading: Reading) -> Series:
+    """The one series that is meant, of a modality that is allowed."""
     found = find(scan)
     series = choose_series(scan, found, wanted_series(scan, reading, found))
     if reading.modality and series.modality not in reading.modality:
         allowed = " or ".join(reading.modality)
         raise InputError(scan, f"has the modality {series.modality or 'unknown'}, the recipe takes {allowed}")
-    return read_volume(scan, series, reading)
+    return series
 
 
 def describe(scan: Path | DicomFiles, reading: Reading) -> dict[str, Any]:
@@ -38,11 +49,15 @@ def describe(scan: Path | DicomFiles, reading: Reading) -> dict[str, Any]:
     wanted = wanted_series(scan, reading, found)
     if wanted is None and len(found.series) > 1:
         nothing = dict.fromkeys(("shape", "spacing_mm", "affine", "orientation", "dtype", "channels"))
-        return document | nothing | {"series": _listed(found), "intensity_range": None, "warnings": _skipped(found)}
+        return (
+            document
+            | nothing
+            | {"series": _listed(found.series), "intensity_range": None, "warnings": _left_out(found)}
+        )
     series = choose_series(scan, found, wanted)
     grid, is_oriented, notes = place(series, reading.picture)
     flaws = [flaw.what for flaw in find_flaws(series.stack)]
-    header = header_of(series, is_oriented, (*series.notes, *flaws, *notes, *_skipped(found)))
+    header = header_of(series, is_oriented, (*series.notes, *flaws, *notes, *_left_out(found)))
     return document | {
         "shape": list(grid.shape),
         "spacing_mm": [float(s) for s in grid.spacing_mm],
@@ -50,7 +65,7 @@ def describe(scan: Path | DicomFiles, reading: Reading) -> dict[str, Any]:
         "orientation": grid.orientation if is_oriented else None,
         "dtype": header.file_dtype,
         "channels": 3 if header.is_colour else len(series.stack.frames),
-        "series": _listed(Found((series,), found.seen, found.skipped)),
+        "series": _listed((series,)),
         "intensity_range": _range(scan, series, reading),
         "warnings": list(header.warnings),
     }
@@ -77,7 +92,7 @@ def wanted_series(scan: Path | DicomFiles, reading: Reading, found: Found) -> st
     return None
 
 
-def _listed(found: Found) -> list[dict[str, Any]]:
+def _listed(found: Sequence[Series]) -> list[dict[str, Any]]:
     return [
         {
             "index": index,
@@ -88,9 +103,13 @@ def _listed(found: Found) -> list[dict[str, Any]]:
             "shape": list(series.stack.sizes),
             "files": len(series.stack.files),
         }
-        for index, series in enumerate(found.series, start=1)
+        for index, series in enumerate(found, start=1)
     ]
 
 
-def _skipped(found: Found) -> list[str]:
-    return [f"{count} files without image were left out ({kind})" for kind, count in found.skipped.items()]
+def _left_out(found: Found) -> list[str]:
+    """What was seen and is in no series: other files, documents without image, copies."""
+    others = [f"{found.others} files that are no DICOM were left out"] if found.others else []
+    copies = dict.fromkeys(note for series in found.series for note in series.notes if len(found.series) > 1)
+    skipped = [f"{count} files without image were left out ({kind})" for kind, count in found.skipped.items()]
+    return [*others, *skipped, *copies]

@@ -10,9 +10,9 @@ from nfops.io.dicom.stacks import LPS_TO_RAS, Stack
 def rectangular(values: Array, stack: Stack) -> tuple[Array, Grid]:
     """(C, I, J, K) values of a stack on the rectangular grid that holds all of its slices.
 
-    The grid has the slices' own directions and spacing in plane, the direction of their normal, and their median
-    distance. Values are interpolated linearly, in plane and between neighbouring slices; outside every slice is the
-    smallest value of the image.
+    The grid has the slices' own directions and spacing in plane, the direction of their normal, and about their
+    median distance, from the first slice to the last. Values are interpolated linearly, in plane and between
+    neighbouring slices; outside every slice is the smallest value of the image.
     """
     first = stack.frames[0][0]
     spacing = np.array((first.spacing_mm or (1.0, 1.0))[::-1])
@@ -20,8 +20,8 @@ def rectangular(values: Array, stack: Stack) -> tuple[Array, Grid]:
     shifts = np.stack([moved @ np.array(first.row_direction), moved @ np.array(first.column_direction)], 1) / spacing
     low, high = np.floor(shifts.min(axis=0) + 1e-6), np.ceil(shifts.max(axis=0) - 1e-6)
     heights = stack.heights_mm - stack.heights_mm[0]
-    step = float(np.median(np.diff(heights)))
-    count = round(heights[-1] / step) + 1
+    count = round(heights[-1] / float(np.median(np.diff(heights)))) + 1
+    step = heights[-1] / (count - 1)  # from the first slice to the last: nothing is cut off, nothing invented
     size = (stack.shape[0] + int(high[0] - low[0]), stack.shape[1] + int(high[1] - low[1]), count)
     out = np.full((len(values), *size), values.min(), values.dtype)
     for k in range(count):

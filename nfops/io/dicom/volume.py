@@ -20,6 +20,9 @@ from nfops.io.picture_frame import PictureFrame
 from nfops.io.reading import Reading
 from nfops.memory import require_memory
 
+SECONDS = 8
+"""NIfTI's code of that unit."""
+
 GREY = ("MONOCHROME1", "MONOCHROME2")
 QUANTITATIVE = ("CT", "MR", "PT")
 OF_PATIENT = {"L": "L", "R": "R", "A": "A", "P": "P", "H": "S", "F": "I"}
@@ -91,6 +94,7 @@ def header_of(series: Series, is_oriented: bool, notes: Sequence[str]) -> Header
         warnings=tuple(notes),
         files=series.stack.files,
         modality=series.modality,
+        time_step=(series.repetition_s, SECONDS) if len(series.stack.frames) > 1 else (0.0, 0),
     )
 
 
