@@ -15,6 +15,7 @@ from nfops.evaluation.refit import refit
 from nfops.evaluation.splits import all_splits
 from nfops.operator_fitting import fit_operator
 from nfops.recipe import load_recipe
+from nfops.report.contest import operator_table
 
 QUICK = ("--set", "evaluate.resolutions=[1.0]", "--no-ridge")
 
@@ -51,6 +52,17 @@ def test_a_row_an_operator_the_recipes_own_first(compared):
     for text in ("Result: linear, the recipe&#x27;s own", "Operator: svr", "<h2>Operators</h2>", "Best mean Dice: "):
         assert text in page
     assert "Operator: random-forest" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [([0.01, 0.03], "Best mean Dice: svr."), ([-0.01, 0.03], "may be chance"), (None, "too few patients to tell")],
+)
+def test_a_lead_that_may_be_chance_is_said_to_be(compared, interval, said):
+    summary = json.loads(json.dumps(compared[0]))
+    summary["results"]["operator_svr"]["dice"]["mean"] = 0.99
+    summary["operators"][1]["less_own"]["dice"]["interval"] = interval
+    assert said in operator_table(summary, ["dice"]).caption
 
 
 def test_differences_are_paired(compared):

@@ -127,7 +127,7 @@ def _lines(summary: Mapping[str, Any], out_dir: Path) -> Iterator[str]:
             continue
         yield ""
         yield from _aligned([table.heads, *table.rows])
-        if table.title == "Results":
+        if table.title in ("Results", "Operators"):
             yield from textwrap.wrap(table.caption, 100)
     yield ""
     yield f"{out_dir / 'report.html'}: figures, methods, patients"

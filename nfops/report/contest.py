@@ -38,21 +38,33 @@ def operator_table(summary: Mapping[str, Any], metrics: list[str]) -> Table | No
         for row in rows
     ]
     best = _best(summary)
-    main = tuple(number for number, row in enumerate(rows) if row["operator"] == best)
+    main = (rows.index(best),)
     return Table("Operators", (*heads, "Better on", "Fit", "Size"), tuple(cells), _caption(rows, primary, best), main)
 
 
-def _best(summary: Mapping[str, Any]) -> str:
+def _best(summary: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row of the best mean."""
     primary = summary["primary"]
     sign = 1 if is_better_higher(primary) else -1
-    best = max(summary["operators"], key=lambda row: sign * summary["results"][row["key"]][primary]["mean"])
-    return str(best["operator"])
+    rows: list[Mapping[str, Any]] = summary["operators"]
+    return max(rows, key=lambda row: sign * summary["results"][row["key"]][primary]["mean"])
 
 
-def _caption(rows: list[Mapping[str, Any]], primary: str, best: str) -> str:
-    own, *_ = (row["operator"] for row in rows)
+def _caption(rows: list[Mapping[str, Any]], primary: str, best: Mapping[str, Any]) -> str:
+    own = rows[0]["operator"]
     return (
         f"Each operator's metrics less those of {own}, case by case, on the same fields and latents; the part of the "
         f"cases on which it is better; medians over folds of the time to fit and of the size in a bundle. {own} has "
-        f"the recipe's settings, the others their defaults. Best mean {metric_name(primary, with_unit=False)}: {best}."
+        f"the recipe's settings, the others their defaults. Best mean {metric_name(primary, with_unit=False)}: "
+        f"{best['operator']}{_doubt(best, primary)}."
     )
+
+
+def _doubt(best: Mapping[str, Any], primary: str) -> str:
+    """Whether what is best may be so by chance."""
+    if "less_own" not in best:
+        return ""
+    interval = best["less_own"][primary]["interval"]
+    if interval is None:
+        return ", of too few patients to tell"
+    return ", whose lead may be chance (its interval holds 0)" if interval[0] <= 0 <= interval[1] else ""
