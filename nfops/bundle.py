@@ -31,7 +31,7 @@ PARTS = ("source", "target", "operator")
 FREE_KEYS = ("operator.", "evaluate.", "description", "bundle", "data.root", "data.validation")
 """What a recipe may say otherwise than when its fields were fitted."""
 
-NUMPY_OPERATORS = ("affine", "residual-mlp")
+NUMPY_OPERATORS = ("affine", "residual-mlp", "rbf-kernel", "forest")
 """Forms of operators that need no torch."""
 
 FOREIGN_SUFFIXES = (".onnx", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".npy", ".npz")
@@ -211,8 +211,10 @@ def format_description() -> list[str]:
         "source.safetensors and, with a target, target.safetensors: the field's arrays (field.*) and prior_mean, "
         "prior_variance of its latents. A spline-basis field has field.mean (C, nodes...), field.basis (P, C, "
         "nodes...; 8-bit), field.basis_scale (P) and field.variance (P).",
-        "operator.safetensors: the operator's arrays; an affine one has weight (P_out, P_in) and bias (P_out). It is "
-        "absent until nfops train-operator has run.",
+        "operator.safetensors: the operator's arrays; an affine one has weight (P_out, P_in) and bias (P_out); an "
+        "rbf-kernel centre, spread, perhaps basis (P_in, seen), support (S, seen), gamma, coefficients (S, P_out) and "
+        "bias; a forest roots, feature, threshold, child and leaf of its nodes, values of its leaves (16-bit), "
+        "value_scale, basis and mean. It is absent until nfops train-operator has run.",
         "Loading checks every sha256, refuses a newer format_version, refuses arrays with NaN or of the wrong shape, "
         f"refuses a directory with files of other kinds of model ({', '.join(FOREIGN_SUFFIXES)}), and never reads any "
         "other file in it.",

@@ -130,7 +130,19 @@ def load_operator(bundle: Bundle) -> nn.Module:
     operator = build_operator(bundle.section("operator"), *sizes)
     _load_state(operator, bundle.arrays["operator"], "", f"{bundle.path}: operator")
     operator.eval()
+    _refuse_misfit(operator, *sizes, f"{bundle.path}: operator")
     return cast(nn.Module, operator)
+
+
+@torch.inference_mode()
+def _refuse_misfit(operator: nn.Module, source_size: int, target_size: int, where: str) -> None:
+    """Raise BundleError where an operator, loaded whole, does not take latents to latents."""
+    try:
+        shape = tuple(operator(torch.zeros(2, source_size)).shape)
+    except (RuntimeError, IndexError) as error:
+        raise BundleError(where, f"its arrays do not fit one another: {' '.join(str(error).split())}") from error
+    if shape != (2, target_size):
+        raise BundleError(where, f"it gives {shape[-1]} numbers, its target has {target_size}")
 
 
 def _load_state(module: nn.Module, arrays: dict[str, Array], prefix: str, where: str) -> None:

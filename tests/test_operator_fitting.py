@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from toy_cohorts import write_pictures
+from toy_cohorts import PICTURE_RECIPE, write_pictures
 
 from nfops import torch_heads
+from nfops.bundle import load_bundle, save_bundle
 from nfops.cohort import load_pairs, read_cohort
 from nfops.engines import open_engine
+from nfops.engines.numpy_engine import NumpyEngine
+from nfops.engines.torch_engine import TorchEngine
 from nfops.fitting import fit_fields
 from nfops.latent_tables import encode_pairs
 from nfops.operator_fitting import DecodedObjective, dice_loss, fit_operator
@@ -57,6 +60,28 @@ def test_the_fitted_operator_is_in_the_bundle_and_runs(trained):
     moved = open_engine(fitted).operate(tables["source"].vectors)
     assert moved.shape == tables["target"].vectors.shape
     assert fitted.runs_in_numpy
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        "{backend: svr}",
+        "{backend: svr, kernel: linear}",
+        "{backend: svr, components: 4, rows: 20}",
+        "{backend: random-forest, trees: 5}",
+    ],
+)
+def test_operators_of_scikit_learn_are_stored_and_run_in_both_engines(trained, tmp_path, operator):
+    recipe, bundle, tables, pairs = trained
+    (tmp_path / "recipe.yaml").write_text(PICTURE_RECIPE)
+    recipe = load_recipe(tmp_path / "recipe.yaml", (f"operator={operator}",))
+    save_bundle(fit_operator(recipe, bundle, tables, lambda: pairs), tmp_path / "bundle", force=False)
+    stored, latents = load_bundle(tmp_path / "bundle"), tables["source"].vectors
+    here, there = open_engine(stored), TorchEngine(stored, "cpu")
+    assert isinstance(here, NumpyEngine)
+    expected = there.operate(latents)
+    assert expected.shape == tables["target"].vectors.shape
+    assert np.abs(here.operate(latents) - expected).max() < 1e-5 * np.abs(expected).max()
 
 
 def test_dice_loss_of_a_perfect_and_of_a_disjoint_answer():

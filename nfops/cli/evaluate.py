@@ -18,6 +18,10 @@ EXAMPLES = [
         "nfops evaluate -r knee_pd2t2.yaml --data /data --folds 5 --out-dir evaluation_folds",
     ),
     (
+        "Which operator? One table",
+        "nfops evaluate -r knee_pd2t2.yaml --data /data --folds 5 --operators all --out-dir evaluation_operators",
+    ),
+    (
         "Can a class be read off the latents?",
         "nfops evaluate -r knee_pd2t2.yaml --data /data --probe labels.csv --out-dir evaluation_probe",
     ),
@@ -43,6 +47,12 @@ EXAMPLES = [
     help="Refit everything in N folds over the patients of training and validation rows, or leaving out one at a time.",
 )
 @click.option(
+    "--operators",
+    default="",
+    metavar="NAME,NAME|all",
+    help="Fit these operators too in each fold, to the same latents; they have their defaults, --set is the recipe's.",
+)
+@click.option(
     "--out-dir", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the report, made new."
 )
 @click.option(
@@ -66,6 +76,7 @@ def command(
     settings: tuple[str, ...],
     splits: tuple[str, ...],
     folds: str,
+    operators: str,
     out_dir: Path,
     no_ridge: bool,
     probe: Path | None,
@@ -84,7 +95,7 @@ def command(
     places = find_places(recipe, settings, data, bundle)
     from nfops.workflows.evaluate import Request, evaluate, plan_evaluation
 
-    request = Request(splits, folds, not no_ridge, probe, probe_column)
+    request = Request(splits, folds, not no_ridge, probe, probe_column, operators)
     if session.dry_run:
         plan = plan_evaluation(places.recipe, places.data, places.bundle, out_dir, request, force=session.force)
         show_result(session, plan, [f"{key}: {value}" for key, value in plan.items()])
@@ -116,7 +127,7 @@ def _lines(summary: Mapping[str, Any], out_dir: Path) -> Iterator[str]:
             continue
         yield ""
         yield from _aligned([table.heads, *table.rows])
-        if table.title == "Results":
+        if table.title in ("Results", "Operators"):
             yield from textwrap.wrap(table.caption, 100)
     yield ""
     yield f"{out_dir / 'report.html'}: figures, methods, patients"

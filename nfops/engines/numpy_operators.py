@@ -7,6 +7,7 @@ import numpy as np
 from nfops.arrays import Array
 from nfops.bundle import Bundle
 from nfops.errors import BundleError
+from nfops.node_tables import table_fault
 
 Operate = Callable[[Array], Array]
 """(B, P_in) -> (B, P_out) float32."""
@@ -17,16 +18,25 @@ EPSILON = 1e-5
 
 def open_operator(bundle: Bundle) -> Operate:
     """The operator of a bundle whose `runs_in_numpy` is true. Raises BundleError where its arrays do not fit."""
-    form, arrays = bundle.operator["form"], bundle.arrays["operator"]
+    form = bundle.operator["form"]
     sizes = tuple(bundle.specs[side].latent for side in ("source", "target"))
     try:
-        operate = affine(arrays) if form == "affine" else residual_mlp(arrays, _activation(bundle))
+        operate = _open(bundle, form)
         got = operate(np.zeros((2, sizes[0]), np.float32)).shape
     except (KeyError, ValueError, IndexError) as error:
         raise BundleError(bundle.path or "bundle", f"the operator's arrays are not those of {form}: {error}") from error
     if got != (2, sizes[1]):
         raise BundleError(bundle.path or "bundle", f"the operator gives {got[1]} numbers, its target has {sizes[1]}")
     return operate
+
+
+def _open(bundle: Bundle, form: str) -> Operate:
+    arrays = bundle.arrays["operator"]
+    if form == "residual-mlp":
+        return residual_mlp(arrays, _activation(bundle))
+    if form == "forest":
+        return forest(arrays, bundle.specs["source"].latent)
+    return {"affine": affine, "rbf-kernel": rbf_kernel}[form](arrays)
 
 
 def affine(arrays: dict[str, Array]) -> Operate:
@@ -67,6 +77,38 @@ def _member(arrays: dict[str, Array], name: str, latents: Array, activation: Cal
         hidden = hidden + layer(f"narrow.{block}", activation(layer(f"widen.{block}", normal)))
         block += 1
     return layer("last", hidden)
+
+
+def rbf_kernel(arrays: dict[str, Array]) -> Operate:
+    """`operators.svr` with its RBF kernel."""
+    support, gamma = arrays["support"], arrays["gamma"]
+
+    def operate(latents: Array) -> Array:
+        seen = latents - arrays["centre"]
+        seen = (seen @ arrays["basis"] if "basis" in arrays else seen) / arrays["spread"]
+        squares = (seen**2).sum(axis=1, keepdims=True) + (support**2).sum(axis=1) - 2 * seen @ support.T
+        return np.asarray(np.expm1(-gamma * squares) @ arrays["coefficients"] + arrays["bias"], dtype=np.float32)
+
+    return operate
+
+
+def forest(arrays: dict[str, Array], source_size: int) -> Operate:
+    """`operators.random_forest`; a walk goes on until every tree has come to a leaf."""
+    child, feature, threshold = arrays["child"], arrays["feature"], arrays["threshold"]
+    if fault := table_fault(arrays, source_size):
+        raise ValueError(fault)
+
+    def operate(latents: Array) -> Array:
+        node = np.tile(arrays["roots"], (len(latents), 1))
+        before = None
+        while before is None or (node != before).any():
+            before = node
+            is_right = np.take_along_axis(latents, feature[node], axis=1) > threshold[node]
+            node = child[node, is_right.astype(np.intp)]
+        values = arrays["values"][arrays["leaf"][node]].mean(axis=1, dtype=np.float32)
+        return np.asarray((values * arrays["value_scale"]) @ arrays["basis"] + arrays["mean"], dtype=np.float32)
+
+    return operate
 
 
 def _activation(bundle: Bundle) -> Callable[[Array], Array]:

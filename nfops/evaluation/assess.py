@@ -14,6 +14,7 @@ from nfops.evaluation.baselines import Fitted
 from nfops.evaluation.cases import Case, Encoded, Examiner
 from nfops.evaluation.degrade import Coarsener, View
 from nfops.evaluation.model import Model
+from nfops.evaluation.operators import Rival
 from nfops.evaluation.spectrum import Spectrum, spectrum_of
 from nfops.progress import OnStep, Step, silent
 
@@ -28,6 +29,7 @@ class Assessment:
     """output: the spec of the images made. latent: side -> P.
 
     disagreements: "source" (what was encoded) and "prediction" (what the operator made of it).
+    operators: name -> facts of its fit, the model's own first; empty where only that was evaluated.
     curves: of the model's training, {part: [[iteration, training, validation], ...]}.
     """
 
@@ -38,15 +40,17 @@ class Assessment:
     baselines: Fitted
     curves: Mapping[str, Any] = field(default_factory=dict)
     latent: Mapping[str, int] = field(default_factory=dict)
+    operators: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What is measured of every case. fold: 0 without folds."""
+    """What is measured of every case. fold: 0 without folds. rivals: other operators on the model's fields."""
 
     views: tuple[View, ...]
     metrics: tuple[str, ...]
     fold: int = 0
+    rivals: tuple[Rival, ...] = ()
 
 
 def assess(
@@ -60,7 +64,7 @@ def assess(
 ) -> Assessment:
     """Measure every pair. reference: side -> (N, P) latents of training scans; the cases' own where there are none."""
     coarsener = Coarsener(model.bundle.specs["source"])
-    examiner = Examiner(model, fitted.baselines, what.views, what.metrics, what.fold, coarsener)
+    examiner = Examiner(model, (*what.rivals, *fitted.baselines), what.views, what.metrics, what.fold, coarsener)
     examined = examiner.examine(pairs, on_step)
     cases, encoded = [case for case, _ in examined], [latents for _, latents in examined]
     cohort = dict(reference) or _own_latents(model, encoded)

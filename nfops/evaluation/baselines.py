@@ -48,10 +48,11 @@ def fit_baselines(
 ) -> Fitted:
     """Fit to `training` and `inner` together; the best P is chosen by fitting to `training` and trying on `inner`.
 
-    At the same P as the bundle's latents, unless the bundle is that very chain; for a recipe without a target,
-    functional PCA's own reconstruction. None without training pairs.
+    At the same P as the bundle's latents, unless the bundle is that very chain, fitted to as many scans; for a recipe
+    without a target, functional PCA's own reconstruction. None without training pairs.
     """
-    everyone, is_linear = training + inner, is_linear_chain(bundle)
+    everyone = training + inner
+    is_linear = is_linear_chain(bundle) and bundle.data.get("scans", len(everyone)) == len(everyone)
     if not everyone:
         return Fitted((), is_linear)
     side = "target" if "target" in bundle.specs else "source"

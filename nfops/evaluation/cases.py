@@ -30,8 +30,8 @@ class Seconds:
 class Case:
     """scan_id, patient, split: as in the table. fold: 0 without folds.
 
-    results: view -> metrics of the prediction at the full target grid. beside: "source_ceiling", "target_ceiling"
-    and each baseline -> metrics at full resolution. shapes: view -> the source's samples.
+    results: view -> metrics of the prediction at the full target grid. beside: "source_ceiling", "target_ceiling",
+    each rival and each baseline -> metrics at full resolution. shapes: view -> the source's samples.
     """
 
     scan_id: str
@@ -56,7 +56,10 @@ class Encoded:
 
 @dataclass(frozen=True, eq=False)
 class Examiner:
-    """Measures cases with one model. metrics: wanted by the recipe; of the source, those that suit it."""
+    """Measures cases with one model. metrics: wanted by the recipe; of the source, those that suit it.
+
+    baselines: and rivals, which predict in the same way.
+    """
 
     model: Model
     baselines: tuple[Baseline, ...]

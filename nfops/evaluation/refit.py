@@ -1,5 +1,6 @@
 """Everything refitted to some patients: the one place where evaluation calls the fitting of fields and operators."""
 
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,32 +10,44 @@ from nfops.bundle import Bundle
 from nfops.cohort import Pair
 from nfops.engines import open_engine
 from nfops.errors import RecipeError
+from nfops.evaluation.operators import FittedOperator, stops_by_validation, with_operator
 from nfops.fitting import Training, fit_fields, learned_sides
 from nfops.latent_tables import encode_pairs
 from nfops.latents import LatentTable
 from nfops.operator_fitting import fit_operator
 from nfops.progress import OnStep, silent
 from nfops.recipe import Recipe
-from nfops.registry import load_component
 
 
 @dataclass(frozen=True, eq=False)
 class Refitted:
-    """bundle: trained, in memory. tables: its training latents, augmented copies included, by side."""
+    """bundle: trained, in memory. tables: its training latents, augmented copies included, by side.
+
+    operators: the recipe's own first, then its rivals on the same fields and tables; none without a target.
+    """
 
     bundle: Bundle
     tables: dict[str, LatentTable]
+    operators: tuple[FittedOperator, ...] = ()
 
 
 def refit(
-    recipe: Recipe, training: list[Pair], inner: list[Pair], *, device: str = "auto", on_step: OnStep = silent
+    recipe: Recipe,
+    training: list[Pair],
+    inner: list[Pair],
+    *,
+    rivals: tuple[str, ...] = (),
+    device: str = "auto",
+    on_step: OnStep = silent,
 ) -> Refitted:
-    """Fit fields and operator. inner: pairs of training patients that say when to stop; where nothing asks for them
-    they are trained on like the others.
+    """Fit fields and operator, and other operators (`rivals`) to the same tables of latents.
+
+    inner: pairs of training patients that say when to stop; where nothing asks for them they are trained on like the
+    others.
     """
     watched: list[Pair] = []
     aside = [split for split in recipe.data.validation if split not in recipe.data.train]
-    if not needs_validation(recipe):
+    if not needs_validation(recipe, rivals):
         training = training + inner
     elif inner and aside:
         watched = [replace(pair, split=aside[0]) for pair in inner]
@@ -45,14 +58,18 @@ def refit(
     facts: dict[str, Any] = {"scans": len(pairs), "patients": len({pair.patient for pair in pairs})}
     bundle = fit_fields(recipe, pairs, facts, on_step, Training(watched, device=device)).bundle
     tables = encode_pairs(recipe, bundle, open_engine(bundle, device), pairs + watched, on_step)
+    operators = []
     if "target" in bundle.specs:
-        bundle = fit_operator(recipe, bundle, tables, lambda: pairs + watched, on_step)
+        for name in (recipe.require_operator().component, *rivals):
+            began = time.perf_counter()
+            whole = fit_operator(with_operator(recipe, name), bundle, tables, lambda: pairs + watched, on_step)
+            operators.append(FittedOperator(name, whole, time.perf_counter() - began))
     kept = {side: table.where(np.isin(table.splits, recipe.data.train)) for side, table in tables.items()}
-    return Refitted(bundle, kept)
+    return Refitted(operators[0].bundle if operators else bundle, kept, tuple(operators))
 
 
-def needs_validation(recipe: Recipe) -> bool:
-    """Whether a component of the recipe stops early, or keeps its best, by scans that it does not learn from.
+def needs_validation(recipe: Recipe, rivals: tuple[str, ...] = ()) -> bool:
+    """Whether a component of the recipe, or a rival, stops early, or keeps its best, by scans not learned from.
 
     Fields that are learned by descent do; operators unless they say `needs_validation = False`.
     """
@@ -60,4 +77,4 @@ def needs_validation(recipe: Recipe) -> bool:
         return True
     if recipe.operator is None:
         return False
-    return bool(getattr(load_component("operator", recipe.operator.component).cls, "needs_validation", True))
+    return any(map(stops_by_validation, (recipe.operator.component, *rivals)))

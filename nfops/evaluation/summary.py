@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -13,9 +13,10 @@ from nfops.errors import ResultError
 from nfops.evaluation.agreement import summarise_agreement
 from nfops.evaluation.assess import Assessment
 from nfops.evaluation.cases import Case
-from nfops.evaluation.degrade import FULL
+from nfops.evaluation.contest import summarise_operators
 from nfops.evaluation.folds import Fold
-from nfops.evaluation.intervals import COVERAGE, FEWEST_PATIENTS, RESAMPLES, summarise
+from nfops.evaluation.intervals import COVERAGE, FEWEST_PATIENTS, RESAMPLES
+from nfops.evaluation.paired import better_share, of_result, result_less, summarise_metrics
 from nfops.evaluation.spectrum import effective_size, merge_spectra
 from nfops.metrics import is_better_higher
 from nfops.recipe import Recipe
@@ -53,7 +54,7 @@ class Evaluation:
 def summarise_evaluation(evaluation: Evaluation) -> dict[str, Any]:
     """The whole document."""
     cases, seed = evaluation.cases, evaluation.recipe.seed
-    results = {"result": _metrics(cases, seed, _of_result), **_beside(cases, seed)}
+    results = {"result": summarise_metrics(cases, seed, of_result), **_beside(cases, seed)}
     if not results["result"]:
         raise ResultError(
             "evaluate.metrics", "none could be measured: SSIM needs 11 samples along each axis", "add psnr"
@@ -79,6 +80,7 @@ def summarise_evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "agreement": _agreement(evaluation),
         "seconds": {name: _median(cases, name) for name in ("encode", "operate", "decode")},
         "spectrum": _spectrum(evaluation),
+        "operators": summarise_operators(evaluation.recipe, evaluation.assessments, cases, primary),
         "examples": {what: cases[number].scan_id for what, number in pick_examples(cases, primary).items()},
         "probe": dict(evaluation.probe),
         "baselines": _baselines(evaluation),
@@ -96,26 +98,14 @@ def summarise_evaluation(evaluation: Evaluation) -> dict[str, Any]:
 
 def pick_examples(cases: list[Case], primary: str) -> dict[str, int]:
     """Numbers of the best, the median and the worst case by the primary metric at full resolution."""
-    values = np.array([_of_result(case)[primary] for case in cases]) * (1 if is_better_higher(primary) else -1)
+    values = np.array([of_result(case)[primary] for case in cases]) * (1 if is_better_higher(primary) else -1)
     order = np.argsort(np.where(np.isnan(values), -np.inf, values), kind="stable")
     return {"best": int(order[-1]), "median": int(order[len(order) // 2]), "worst": int(order[0])}
 
 
-def _of_result(case: Case) -> Mapping[str, float]:
-    return next(metrics for view, metrics in case.results.items() if view.sampling == FULL)
-
-
-def _metrics(cases: list[Case], seed: int, read: Any) -> dict[str, Any]:
-    """Metric -> its summary; a case that lacks one (a label, a small image) counts as missing."""
-    patients = [case.patient for case in cases]
-    names = list(dict.fromkeys(name for case in cases for name in read(case)))
-    found = {name: summarise([read(case).get(name, np.nan) for case in cases], patients, seed) for name in names}
-    return {name: asdict(summary) for name, summary in found.items() if summary is not None}
-
-
 def _beside(cases: list[Case], seed: int) -> dict[str, Any]:
     kinds = dict.fromkeys(kind for case in cases for kind in case.beside)
-    return {kind: _metrics(cases, seed, lambda case, kind=kind: case.beside.get(kind, {})) for kind in kinds}
+    return {kind: summarise_metrics(cases, seed, lambda case, kind=kind: case.beside.get(kind, {})) for kind in kinds}
 
 
 def _resolutions(cases: list[Case], seed: int) -> list[dict[str, Any]]:
@@ -125,7 +115,7 @@ def _resolutions(cases: list[Case], seed: int) -> list[dict[str, Any]]:
             "resolution": view.resolution,
             "sampling": view.sampling,
             "name": view.name,
-            "metrics": _metrics(cases, seed, lambda case, view=view: case.results[view]),
+            "metrics": summarise_metrics(cases, seed, lambda case, view=view: case.results[view]),
         }
         for view in views
     ]
@@ -139,15 +129,10 @@ def _differences(cases: list[Case], seed: int, results: dict[str, Any], primary:
     sign = 1 if is_better_higher(primary) else -1
     best = max(there, key=lambda name: sign * results[name][primary]["mean"])
 
-    def apart(case: Case, name: str) -> dict[str, float]:
-        mine, theirs = _of_result(case), case.beside[name]
-        finite = {metric: (min(mine[metric], 100.0), min(theirs[metric], 100.0)) for metric in mine}
-        return {metric: one - other for metric, (one, other) in finite.items()}
-
     return {
         "best": best,
-        "to": {name: _metrics(cases, seed, lambda case, name=name: apart(case, name)) for name in there},
-        "better_cases": float(np.mean([sign * apart(case, best)[primary] > 0 for case in cases])),
+        "to": {name: summarise_metrics(cases, seed, lambda case, name=name: result_less(case, name)) for name in there},
+        "better_cases": better_share([result_less(case, best)[primary] for case in cases], primary),
     }
 
 
@@ -158,7 +143,7 @@ def _limits(cases: list[Case], primary: str) -> dict[str, float]:
         ceiling = case.beside.get("target_ceiling", {}).get(primary)
         if ceiling is None:
             return {}
-        result = _of_result(case)[primary]
+        result = of_result(case)[primary]
         shares.append((_error(primary, result), _error(primary, ceiling)))
     ours, theirs = np.array(shares).T
     return {"target_decoder_share": float(theirs.sum() / max(float(ours.sum()), 1e-300))}

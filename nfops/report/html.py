@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nfops.report.figures import Figure
+from nfops.report.layout import Table
 from nfops.report.methods import methods
-from nfops.report.tables import Table, tables
+from nfops.report.tables import tables
 from nfops.report.words import what_was_evaluated
 
 STYLE = """

@@ -11,6 +11,8 @@ def methods(summary: Mapping[str, Any]) -> list[str]:
     said = [_what(summary), _metrics(summary), _intervals(summary)]
     if len(summary["resolutions"]) > 1:
         said.append(RESOLUTIONS)
+    if summary["operators"]:
+        said.append(_operators(summary))
     return [*said, _baselines(summary)]
 
 
@@ -62,6 +64,23 @@ def _intervals(summary: Mapping[str, Any]) -> str:
         f"Intervals: percentiles of {given['resamples']} bootstrap means, patients drawn with replacement and all "
         f"their cases with them (seed {given['seed']}); none with fewer than {given['fewest_patients']} patients. "
         "Differences are paired: case by case, the result less the baseline."
+    )
+
+
+def _operators(summary: Mapping[str, Any]) -> str:
+    own, *others = summary["operators"]
+    watching = [row["operator"] for row in summary["operators"] if row["needs_validation"]]
+    aside = (
+        f" Because {' and '.join(watching)} may watch validation scans, about 15 % of a fold's training patients were "
+        "put aside for all of them; the ridge baselines learned from these patients too."
+        if watching
+        else ""
+    )
+    return (
+        f"Operators: {', '.join(row['operator'] for row in others)} were fitted in each fold to the tables of latents "
+        f"that {own['operator']} was fitted to, augmented copies included, with their default settings; what "
+        f"they choose they chose on training or validation patients.{aside} Resolutions, agreement, examples and "
+        f"figures are those of {own['operator']}."
     )
 
 

@@ -1,11 +1,11 @@
 """The tables of a report, as text: results first, then what explains them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from nfops.report.contest import kind_name, operator_keys, operator_table
+from nfops.report.layout import Table
 from nfops.report.words import (
-    KINDS,
     count,
     direction,
     each_patient,
@@ -28,21 +28,11 @@ HEADS = {
 MOST_PATIENTS = 40
 
 
-@dataclass(frozen=True)
-class Table:
-    """heads, rows: text. main: numbers of the rows that matter most."""
-
-    title: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    caption: str = ""
-    main: tuple[int, ...] = ()
-
-
 def tables(summary: Mapping[str, Any]) -> list[Table]:
     """All that the summary gives."""
-    found = [result_table(summary), _labels(summary), _source(summary), _resolutions(summary), _agreement(summary)]
-    return [table for table in [*found, _time(summary), _probe(summary), _patients(summary)] if table is not None]
+    found = [result_table(summary), operator_table(summary, _together(summary)), _labels(summary), _source(summary)]
+    found += [_resolutions(summary), _agreement(summary), _time(summary), _probe(summary), _patients(summary)]
+    return [table for table in found if table is not None]
 
 
 def _together(summary: Mapping[str, Any]) -> list[str]:
@@ -55,7 +45,7 @@ def result_table(summary: Mapping[str, Any]) -> Table:
     metrics, results = _together(summary), summary["results"]
     rows = [
         (_kind(summary, kind), *(with_interval(metric, results[kind].get(metric)) for metric in metrics))
-        for kind in ORDER
+        for kind in _kinds(summary)
         if kind in results
     ]
     differences = summary["differences"]
@@ -123,7 +113,13 @@ def _kind(summary: Mapping[str, Any], kind: str) -> str:
     sizes = ridge_sizes(summary, kind)
     if kind == "result" and "target" not in summary["spectrum"]["latent"]:
         return "Result: source encoded and decoded"
-    return KINDS[kind].replace("best P", f"best {sizes}").replace("same P", sizes) if sizes else KINDS[kind]
+    name = kind_name(summary, kind)
+    return name.replace("best P", f"best {sizes}").replace("same P", sizes) if sizes else name
+
+
+def _kinds(summary: Mapping[str, Any]) -> list[str]:
+    """What stands in a table of results, from top to bottom."""
+    return list(dict.fromkeys((ORDER[0], *operator_keys(summary), *ORDER[1:])))
 
 
 def _source(summary: Mapping[str, Any]) -> Table | None:
@@ -197,12 +193,12 @@ def _patients(summary: Mapping[str, Any]) -> Table | None:
     means = results["result"][primary]["patients"]
     if not 1 < len(means) <= MOST_PATIENTS:
         return None
-    kinds = [kind for kind in ORDER if primary in results.get(kind, {})]
+    kinds = [kind for kind in _kinds(summary) if primary in results.get(kind, {})]
     rows = [
         (name, *(number(primary, results[kind][primary]["patients"].get(name)) for kind in kinds))
         for name in sorted(means, key=lambda name: means[name])
     ]
-    heads = ("Patient", *(HEADS[kind] for kind in kinds))
+    heads = ("Patient", *({**HEADS, **operator_keys(summary)}[kind] for kind in kinds))
     return Table("Patients", heads, tuple(rows), f"{metric_name(primary)}, mean over each patient's cases.")
 
 

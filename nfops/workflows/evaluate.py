@@ -14,10 +14,12 @@ from nfops.evaluation.baselines import fit_baselines
 from nfops.evaluation.degrade import plan_views
 from nfops.evaluation.folds import inner_patients, plan_folds
 from nfops.evaluation.model import Model, open_model
+from nfops.evaluation.operators import Rival, choose_operators
 from nfops.evaluation.pool import SamplePool
 from nfops.evaluation.probes import Labels, Probed, probe_fold, read_labels, summarise_probes
 from nfops.evaluation.refit import refit
 from nfops.evaluation.splits import all_splits, choose_splits, rows_of
+from nfops.evaluation.staged import Staged
 from nfops.evaluation.summary import Evaluation, summarise_evaluation
 from nfops.io.publish_folder import publishing_directory, refuse_directory
 from nfops.progress import OnStep, Step, silent
@@ -31,6 +33,7 @@ class Request:
     """splits: asked for by name, else the recipe's validation. folds: "patient", a number, or "" for the bundle.
 
     with_ridge: fit ridge on functional PCA beside it. probe: a table of labels, its classes in `probe_column`.
+    operators: others to fit in each fold beside the recipe's own: names with commas between them, or "all".
     """
 
     splits: tuple[str, ...] = ()
@@ -38,10 +41,13 @@ class Request:
     with_ridge: bool = True
     probe: Path | None = None
     probe_column: str = "label"
+    operators: str = ""
 
     def __post_init__(self) -> None:
         if self.folds and self.splits:
             raise UsageError("--folds", "uses the training and validation rows; expected no --split beside it")
+        if self.operators and not self.folds:
+            raise UsageError("--operators", "fits every operator anew", "say in which folds: --folds 5")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +60,7 @@ class _Job:
     device: str
     on_step: OnStep
     labels: Labels | None
+    rivals: tuple[str, ...] = ()
 
     def load(self, cohort: Cohort) -> list[Pair]:
         """The pairs of a cohort."""
@@ -63,9 +70,11 @@ class _Job:
 
         return list(load_pairs(self.recipe, cohort, on_row))
 
-    def assess(self, model: Model, group: "_Group", reference: dict[str, Array], fold: int) -> Assessment:
+    def assess(
+        self, model: Model, group: "_Group", reference: dict[str, Array], fold: int, rivals: tuple[Rival, ...] = ()
+    ) -> Assessment:
         """Fit the baselines to a group's other patients, and measure everything on those left out."""
-        on_step = self.on_step if fold else _Staged(self.on_step, "baselines")
+        on_step = self.on_step if fold else Staged(self.on_step, "baselines")
         fitted = fit_baselines(
             group.pool,
             model.bundle,
@@ -74,7 +83,7 @@ class _Job:
             with_ridge=self.request.with_ridge,
             on_step=on_step,
         )
-        what = Measured(plan_views(self.recipe.evaluate.resolutions), self.recipe.evaluate.metrics, fold)
+        what = Measured(plan_views(self.recipe.evaluate.resolutions), self.recipe.evaluate.metrics, fold, rivals)
         return assess(model, fitted, group.evaluated, reference, what, on_step=self.on_step)
 
     def probe(self, model: Model, group: "_Group") -> list[Probed]:
@@ -126,8 +135,10 @@ def evaluate(
     check_components(recipe)
     choose_device(device)
     labels = read_labels(request.probe, request.probe_column, recipe) if request.probe else None
-    job = _Job(recipe, data, request, device, on_step, labels)
+    rivals, left_out = choose_operators(recipe, request.operators)
+    job = _Job(recipe, data, request, device, on_step, labels, rivals)
     evaluation = _on_folds(job) if request.folds else _on_split(job, bundle_dir)
+    evaluation = replace(evaluation, warnings=evaluation.warnings + left_out)
     summary = summarise_evaluation(evaluation)
     with publishing_directory(out_dir, force, SUMMARY) as temporary:
         write_report(temporary, evaluation, summary, on_step)
@@ -143,6 +154,9 @@ def plan_evaluation(
     cohort = read_cohort(recipe, data)
     views = [view.name for view in plan_views(recipe.evaluate.resolutions)]
     plan: dict[str, object] = {"resolutions": views, "out": str(out_dir)}
+    if request.operators:
+        others, _ = choose_operators(recipe, request.operators)
+        plan["operators"] = [recipe.require_operator().component, *others]
     if request.folds:
         rows = cohort.with_splits(all_splits(recipe)).rows
         folds = plan_folds([row.patient for row in rows], request.folds, recipe.seed)
@@ -192,11 +206,11 @@ def _on_folds(job: _Job) -> Evaluation:
     pool = SamplePool(recipe, len(pairs))
     assessments, probed = [], []
     for fold in folds:
-        staged = replace(job, on_step=_Staged(job.on_step, f"fold {fold.number} of {len(folds)}"))
+        staged = replace(job, on_step=Staged(job.on_step, f"fold {fold.number} of {len(folds)}"))
         others = [pair for pair in pairs if pair.patient not in fold.left_out]
         group = _Group.of(pool, [pair for pair in pairs if pair.patient in fold.left_out], others, fold.inner)
-        model, reference = _refit(staged, group)
-        assessments.append(staged.assess(model, group, reference, fold.number))
+        model, assessment = _refit_and_assess(staged, group, fold.number)
+        assessments.append(assessment)
         probed += staged.probe(model, group)
         job.on_step(Step("folds", fold.number, len(folds)))
     return Evaluation(
@@ -210,11 +224,14 @@ def _on_folds(job: _Job) -> Evaluation:
     )
 
 
-def _refit(job: _Job, group: _Group) -> tuple[Model, dict[str, Array]]:
-    """A new model of a group's other patients, and the latents of their scans as they are, by side."""
-    refitted = refit(job.recipe, group.training, group.inner, device=job.device, on_step=job.on_step)
+def _refit_and_assess(job: _Job, group: _Group, fold: int) -> tuple[Model, Assessment]:
+    """A new model of a group's other patients, and what it and its rivals reach on those left out."""
+    refitted = refit(job.recipe, group.training, group.inner, rivals=job.rivals, device=job.device, on_step=job.on_step)
     reference = {side: table.where(table.copies == 0).vectors for side, table in refitted.tables.items()}
-    return open_model(refitted.bundle, job.device), reference
+    model = open_model(refitted.bundle, job.device)
+    rivals = tuple(Rival(one.operator, open_model(one.bundle, job.device)) for one in refitted.operators[1:])
+    facts = {one.operator: one.facts() for one in refitted.operators}
+    return model, replace(job.assess(model, group, reference, fold, rivals), operators=facts)
 
 
 def _trained_bundle(recipe: Recipe, bundle_dir: Path) -> Bundle:
@@ -225,17 +242,3 @@ def _trained_bundle(recipe: Recipe, bundle_dir: Path) -> Bundle:
             bundle_dir, "this bundle has no operator yet", "run `nfops encode` and `nfops train-operator`"
         )
     return bundle
-
-
-class _Staged:
-    """The many stages of a fold as one: how many are done; what goes on now is a note."""
-
-    def __init__(self, on_step: OnStep, stage: str) -> None:
-        self._on_step, self._stage = on_step, stage
-        self._seen: list[str] = []
-
-    def __call__(self, step: Step) -> None:
-        """Pass the step on."""
-        if not self._seen or step.stage != self._seen[-1]:
-            self._seen.append(step.stage)
-        self._on_step(Step(self._stage, len(self._seen) - 1, 0, f"{step.stage} {step.done}/{step.total}"))

@@ -1,0 +1,53 @@
+"""`plugins/nfops-knn`, the template of a plugin, found by its own metadata without being installed."""
+
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from toy_cohorts import write_pictures
+
+from nfops.evaluation.operators import choose_operators
+from nfops.recipe import load_recipe
+from nfops.registry import list_components, load_component
+from nfops.testing import check_operator
+
+ROOT = Path(__file__).parents[1]
+PLUGIN = ROOT / "plugins" / "nfops-knn"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Its metadata as an installer would write them, and the plugin on the path."""
+    project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
+    info = tmp_path / "site" / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir(parents=True)
+    head = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    (info / "METADATA").write_text(head)
+    groups = project["entry-points"].items()
+    points = [f"[{group}]\n" + "\n".join(f"{k} = {v}" for k, v in found.items()) for group, found in groups]
+    (info / "entry_points.txt").write_text("\n\n".join(points) + "\n")
+    for folder in (PLUGIN, info.parent):
+        monkeypatch.syspath_prepend(str(folder))
+    yield project
+    for name in [name for name in sys.modules if name.startswith("nfops_knn")]:
+        del sys.modules[name]
+
+
+def test_it_is_found_and_keeps_the_contract(project):
+    (found,) = [component for component in list_components("operator") if component.name == "knn"]
+    assert (found.distribution, found.version, found.error) == ("nfops-knn", project["version"], "")
+    part = load_component("operator", "knn")
+    check_operator(part.cls, part.config())
+
+
+def test_all_operators_are_those_of_plugins_too(project, tmp_path):
+    recipe = load_recipe(write_pictures(tmp_path / "blobs") / "recipe.yaml")
+    chosen, warnings = choose_operators(recipe, "all")
+    assert {"knn", "svr", "random-forest", "residual-mlp"} <= set(chosen)
+    assert "linear" not in chosen
+    assert warnings == ()
+
+
+def test_its_licence_is_ours():
+    assert (PLUGIN / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
