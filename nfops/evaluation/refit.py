@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 
 from nfops.bundle import Bundle
+from nfops.codec import operator_acts_on
 from nfops.cohort import Pair
 from nfops.engines import open_engine
 from nfops.errors import RecipeError
+from nfops.field_operator_fitting import fit_field_operator
 from nfops.fitting import Training, fit_fields, learned_sides
 from nfops.latent_tables import encode_pairs
 from nfops.latents import LatentTable
@@ -45,7 +47,9 @@ def refit(
     facts: dict[str, Any] = {"scans": len(pairs), "patients": len({pair.patient for pair in pairs})}
     bundle = fit_fields(recipe, pairs, facts, on_step, Training(watched, device=device)).bundle
     tables = encode_pairs(recipe, bundle, open_engine(bundle, device), pairs + watched, on_step)
-    if "target" in bundle.specs:
+    if "target" in bundle.specs and operator_acts_on(recipe) == "field":
+        bundle = fit_field_operator(recipe, bundle, pairs + watched, device, on_step)
+    elif "target" in bundle.specs:
         bundle = fit_operator(recipe, bundle, tables, lambda: pairs + watched, on_step)
     kept = {side: table.where(np.isin(table.splits, recipe.data.train)) for side, table in tables.items()}
     return Refitted(bundle, kept)
