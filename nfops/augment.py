@@ -139,11 +139,13 @@ def _point_sampled(scan: Voxels, shape: tuple[int, ...]) -> Voxels:
     return Voxels(scan.values[(slice(None), *index)], spacing, known)
 
 
-def sample_nodes(scan: Voxels, nodes: tuple[int, ...], node_mm: Array, warp: Warp) -> tuple[Array, Array]:
+def sample_nodes(
+    scan: Voxels, nodes: tuple[int, ...], node_mm: Array, warp: Warp, *, is_cubic: bool = False
+) -> tuple[Array, Array]:
     """A warped scan as cell averages on nodes that share its centre.
 
     nodes: their number per axis, node_mm (d,) apart. Each node's value is the mean over sub-points as dense as the
-    scan's own voxels.
+    scan's own voxels, interpolated linearly between those or, if `is_cubic`, by a cubic spline.
     Returns values (C, *nodes) and coverage (*nodes), the part of each cell that is known and inside the scan.
     """
     values, spacing_mm = scan.values, scan.spacing_mm
@@ -164,7 +166,7 @@ def sample_nodes(scan: Voxels, nodes: tuple[int, ...], node_mm: Array, warp: War
         index = np.indices(fine, np.float32).reshape(len(fine), -1)
         place = (matrix @ index + offset[:, None]).reshape(bend.shape) + bend / _along(spacing_mm)
         look = partial(ndimage.map_coordinates, coordinates=place)
-    sampled = np.stack([look(channel, order=1, mode="nearest") for channel in values])
+    sampled = np.stack([look(channel, order=3 if is_cubic else 1, mode="nearest") for channel in values])
     inside = look(covered, order=0, mode="grid-constant")
     return _cell_means(sampled, nodes, per_cell), _cell_means(inside[None], nodes, per_cell)[0]
 

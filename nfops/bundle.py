@@ -74,6 +74,11 @@ class Bundle:
         return "operator" in self.arrays
 
     @property
+    def acts_on_fields(self) -> bool:
+        """Whether its operator goes from field to field, not from latent to latent."""
+        return self.operator.get("form") == "field"
+
+    @property
     def is_linear(self) -> bool:
         """Whether latents and prediction are linear in the scan: spline-basis fields, an affine operator if any."""
         forms = {spec.form for spec in self.specs.values()}
@@ -204,10 +209,10 @@ def format_description() -> list[str]:
         "software that fitted it), seed, recipe (the resolved one, complete), specs (for source and, unless the recipe "
         "has none, target: backbone and its form, dimensions, anatomical axes, radius_mm or none for "
         "unit frames, half_extent and spacing in field coordinates, head, labels, channels, latent size, intensity "
-        "map, the range that a predicted 0 and 1 stand for, encode settings), operator (its form and the figures of "
-        "its fit), data (number of scans and patients, digests of the table and of all images; no names; for fields "
-        "trained step by step their curves: iteration, training and validation loss, null where there was none), files "
-        "(the sha256 of each file below).",
+        "map, the range that a predicted 0 and 1 stand for, encode settings), operator (its form, the figures of "
+        "its fit and, of one on fields, the spacing of its working grid), data (number of scans and patients, digests "
+        "of the table and of all images; no names; for fields trained step by step their curves: iteration, training "
+        "and validation loss, null where there was none), files (the sha256 of each file below).",
         "source.safetensors and, with a target, target.safetensors: the field's arrays (field.*) and prior_mean, "
         "prior_variance of its latents. A spline-basis field has field.mean (C, nodes...), field.basis (P, C, "
         "nodes...; 8-bit), field.basis_scale (P) and field.variance (P).",

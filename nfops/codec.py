@@ -11,7 +11,9 @@ from nfops.arrays import Array
 from nfops.bundle import Bundle
 from nfops.codec_spec import CodecSpec
 from nfops.errors import BundleError, ComponentError
+from nfops.field_pairs import Window
 from nfops.heads import Head
+from nfops.recipe import Recipe
 from nfops.registry import load_component
 from nfops.sampling import Domain
 from nfops.schema import Section
@@ -103,12 +105,30 @@ def build_backbone(settings: Section, domain: Domain, channels: int) -> Any:
     return part.cls(settings.configure(part.config), domain, channels)
 
 
+def operator_acts_on(recipe: Recipe) -> str:
+    """What the operator of a recipe takes: "latent" or "field". Raises ComponentError for one that is not there."""
+    return str(getattr(load_component("operator", recipe.require_operator().component).cls, "acts_on", "latent"))
+
+
 def build_operator(settings: Section, source_size: int, target_size: int) -> Any:
     """A new operator (an nn.Module) from a recipe's `operator` section."""
     part = load_component("operator", settings.component)
     if getattr(part.cls, "acts_on", "latent") != "latent":
         raise ComponentError(settings.where, f"{settings.component} acts on {part.cls.acts_on}s, expected latents")
     return part.cls(settings.configure(part.config), source_size, target_size)
+
+
+def build_field_operator(settings: Section, channels: tuple[int, int], window: Window) -> Any:
+    """A new operator (an nn.Module) on fields; channels: of the source field, its coverage included, and the target."""
+    part = load_component("operator", settings.component)
+    return part.cls(settings.configure(part.config), *channels, window)
+
+
+def field_window(bundle: Bundle) -> Window:
+    """Where a field operator of a bundle's recipe learns: the domain of its fields, cut as `geometry.grid` says."""
+    spec, shape = bundle.specs["source"], bundle.recipe["geometry"]["grid"]["shape"]
+    extent = tuple(2 * half * (spec.radius_mm or 1.0) for half in spec.half_extent)
+    return Window(extent, tuple(e / n for e, n in zip(extent, shape, strict=True)))
 
 
 def state_arrays(module: nn.Module, prefix: str = "") -> dict[str, Array]:
@@ -126,11 +146,15 @@ def load_codec(bundle: Bundle, side: str) -> Codec:
 
 def load_operator(bundle: Bundle) -> nn.Module:
     """The operator of a bundle."""
-    sizes = bundle.specs["source"].latent, bundle.specs["target"].latent
-    operator = build_operator(bundle.section("operator"), *sizes)
+    settings, source, target = bundle.section("operator"), bundle.specs["source"], bundle.specs["target"]
+    if bundle.acts_on_fields:
+        operator = build_field_operator(settings, (source.channels + 1, target.channels), field_window(bundle))
+    else:
+        operator = build_operator(settings, source.latent, target.latent)
     _load_state(operator, bundle.arrays["operator"], "", f"{bundle.path}: operator")
     operator.eval()
-    _refuse_misfit(operator, *sizes, f"{bundle.path}: operator")
+    if not bundle.acts_on_fields:
+        _refuse_misfit(operator, source.latent, target.latent, f"{bundle.path}: operator")
     return cast(nn.Module, operator)
 
 

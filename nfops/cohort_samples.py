@@ -73,12 +73,16 @@ def worker_count() -> int:
 
 @dataclass(frozen=True, eq=False)
 class Sampler:
-    """Draws one side of a cohort on the nodes of its domain: the scans as they are (copy 0), and warped copies."""
+    """Draws one side of a cohort on the nodes of its domain: the scans as they are (copy 0), and warped copies.
+
+    is_cubic: between voxels by cubic splines, which keep detail that linear interpolation blurs.
+    """
 
     recipe: Recipe
     spec: CodecSpec
     side: str
     domain: Domain
+    is_cubic: bool = False
 
     def draw(self, pair: Pair, copies: Iterable[int]) -> tuple[Array, Array]:
         """Some copies of one pair's side: values (B, C, *nodes), coverage (B, *nodes).
@@ -95,7 +99,8 @@ class Sampler:
         for copy in copies:
             key = self.recipe.seed, pair.scan_id, copy
             seen = changed(scan, random_change(settings, *key)) if self.side == "source" else scan
-            drawn.append(sample_nodes(seen, self.domain.nodes, node_mm, random_warp(settings, spec.dims, *key)))
+            warp = random_warp(settings, spec.dims, *key)
+            drawn.append(sample_nodes(seen, self.domain.nodes, node_mm, warp, is_cubic=self.is_cubic))
         return np.stack([one for one, _ in drawn]), np.stack([covered for _, covered in drawn])
 
     def draw_all(self, pairs: list[Pair], *, linked: bool = True, augmented: bool = True) -> FieldSamples:

@@ -15,6 +15,7 @@ from nfops.bundle import Bundle
 from nfops.codec import Codec, build_operator, load_codec, state_arrays
 from nfops.cohort import Pair
 from nfops.cohort_samples import Sampler
+from nfops.heads import Head
 from nfops.latents import LatentTable
 from nfops.metrics import dice
 from nfops.progress import OnStep, Step, silent
@@ -44,16 +45,15 @@ def fit_operator(
         "form": getattr(operator, "form", "torch"),
         "rows": len(training["source"]),
         "figures": dict(getattr(operator, "figures", {})),
-        "source_residual": _residuals(training["source"]),
+        "source_residual": residual_figures(training["source"].residual[training["source"].copies == 0]),
     }
     arrays = {**bundle.arrays, "operator": state_arrays(operator)}
     return replace(bundle, recipe=to_plain(recipe), arrays=arrays, operator=figures)
 
 
-def _residuals(source: LatentTable) -> dict[str, float]:
-    """What the source field leaves unexplained of the training scans: a scan that leaves far more is unlike them."""
-    own = source.residual[source.copies == 0]
-    return {"median": float(np.median(own)), "p99": float(np.percentile(own, 99))}
+def residual_figures(residual: Array) -> dict[str, float]:
+    """What the source field leaves unexplained of training scans (N,): a scan that leaves far more is unlike them."""
+    return {"median": float(np.median(residual)), "p99": float(np.percentile(residual, 99))}
 
 
 class DecodedObjective:
@@ -91,11 +91,7 @@ class DecodedObjective:
             return float("nan")
         fields = [self._field(predict(part)) for part in torch.split(self._source, 64)]
         values = torch_heads.activate(self._codec.head, torch.cat(fields))
-        if self._codec.head.is_linear:
-            error = ((values.clamp(0, 1) - self._checked_values.clamp(0, 1)) ** 2).mean(dim=(1, 2))
-            return float((-10 * torch.log10(error.clamp_min(1e-12))).mean())
-        masks = zip(_foreground(values), _foreground(self._checked_values), strict=True)
-        return float(np.mean([dice(one, other) for one, other in masks]))
+        return float(decoded_scores(self._codec.head, values, self._checked_values).mean())
 
     def _field(self, latents: Tensor) -> Tensor:
         parts = torch.split(self._nodes, self._codec.spec.encode.points)
@@ -149,6 +145,15 @@ def dice_loss(probabilities: Tensor, truth: Tensor) -> Tensor:
     p, t = probabilities[..., first:], truth[..., first:]
     overlap, total = (p * t).sum(dim=1), p.sum(dim=1) + t.sum(dim=1)
     return 1 - ((2 * overlap + 1) / (total + 1)).mean()
+
+
+def decoded_scores(head: Head, values: Tensor, truth: Tensor) -> Array:
+    """Values or probabilities (V, N, C) and the true ones -> (V,) PSNR, or Dice of all labels together."""
+    if head.is_linear:
+        error = ((values.clamp(0, 1) - truth.clamp(0, 1)) ** 2).mean(dim=(1, 2))
+        return np.asarray(-10 * torch.log10(error.clamp_min(1e-12)).numpy())
+    masks = zip(_foreground(values), _foreground(truth), strict=True)
+    return np.array([dice(one, other) for one, other in masks])
 
 
 def _foreground(values: Tensor) -> Array:

@@ -10,6 +10,7 @@ from nfops.codec_spec import CodecSpec
 from nfops.coding import encode_image
 from nfops.cohort import Pair
 from nfops.engines import Engine
+from nfops.field_translation import draw_translation, translate_field
 from nfops.image import Image
 from nfops.intensity import IntensityMap
 from nfops.metrics import dice, iou, nrmse, psnr, ssim
@@ -46,11 +47,16 @@ def score_pair(engine: Engine, bundle: Bundle, pair: Pair, mean_latent: Array) -
         drawn = render(engine, target, replace(encoded, vectors=vectors), pair.target.grid).image()
         return compare(target.spec, drawn, pair.target)
 
+    if bundle.acts_on_fields:
+        translated = translate_field(engine, bundle, pair.source, pair.scan_id, pair.source_scan)
+        result = compare(target.spec, draw_translation(translated, pair.target.grid).image(), pair.target)
+    else:
+        result = target_metrics(engine.operate(encoded.vectors))
     redrawn = render(engine, source, encoded, pair.source.grid, "scan").image()
     return Score(
         pair.scan_id,
         pair.patient,
-        result=target_metrics(engine.operate(encoded.vectors)),
+        result=result,
         ceiling=target_metrics(truth.vectors),
         mean=target_metrics(np.broadcast_to(mean_latent, encoded.vectors.shape[:1] + mean_latent.shape)),
         source_ceiling=compare(source.spec, redrawn, pair.source),

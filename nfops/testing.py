@@ -10,21 +10,28 @@ Each function makes small data, builds the component, fits it and raises Asserti
 config that is quick to fit (few functions, few epochs). `nfops` runs them over every component it ships.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from nfops.contract_checks import (
+    SEED,
+    TOLERANCE,
+    check_gradient,
+    check_items_are_alone,
+    check_same,
+    check_settings,
+    check_state,
+    check_step,
+    checked_output,
+)
+from nfops.field_contract import check_field_operator
 from nfops.latents import LatentTable
-from nfops.progress import Step
 from nfops.sampling import Domain, FieldSamples
 
-SEED = 7
-TOLERANCE = 1e-5
-"""Relative to the largest value: what a different order of float32 sums may change."""
 PATIENTS = 24
 ROWS_PER_PATIENT = 3
 
@@ -40,7 +47,7 @@ def check_backbone(cls: type[Any], config: Any, domain: Domain | None = None, ch
     (B, S, P), `pull_back(coords, latents, cotangent)` -> values and J^T cotangent(values), (B, P).
     """
     domain = domain or Domain((1.0, 0.75), (12, 10))
-    _check_settings(cls, config)
+    check_settings(cls, config)
     backbone = _fitted_backbone(cls, config, domain, channels)
     size = backbone.latent
     assert isinstance(size, int) and size >= 0, f"{cls.__name__}.latent should be an int from 0 up, got {size!r}"
@@ -48,48 +55,45 @@ def check_backbone(cls: type[Any], config: Any, domain: Domain | None = None, ch
     coords = torch.from_numpy(rng.uniform(-1, 1, (3, 17, domain.dims)) * np.array(domain.half_extent)).float()
     mean, variance = _checked_prior(backbone, size)
     latents = torch.from_numpy(mean + np.sqrt(variance) * rng.normal(size=(3, size))).float()
-    values = _checked_output(backbone, (coords, latents), (3, 17, channels))
-    _check_items_are_alone(backbone, (coords, latents), values)
+    values = checked_output(backbone, (coords, latents), (3, 17, channels))
+    check_items_are_alone(backbone, (coords, latents), values)
     some = [2, 11, 5]
-    _check_same("a point's value depends on the other points", backbone(coords[:, some], latents), values[:, some])
-    _check_gradient(backbone, coords, latents)
+    check_same("a point's value depends on the other points", backbone(coords[:, some], latents), values[:, some])
+    check_gradient(backbone, coords, latents)
     _check_derivatives(backbone, coords, latents)
     again = _fitted_backbone(cls, config, domain, channels)
-    _check_same("the same seed gave another fit", again(coords, latents), values)
-    _check_state(backbone, cls(config, domain, channels), (coords, latents), values)
+    check_same("the same seed gave another fit", again(coords, latents), values)
+    check_state(backbone, cls(config, domain, channels), (coords, latents), values)
 
 
 def check_operator(cls: type[Any], config: Any, source_size: int = 5, target_size: int = 3) -> None:
-    """Check an `Operator` class that acts on latents with one config.
+    """Check an `Operator` class with one config; one that acts on fields by `field_contract.check_field_operator`.
 
-    The contract: `Operator(config, source_size, target_size)`; forward takes (B, P_in) to (B, P_out), item by item,
-    with finite gradients; `fit(source, target, objective, on_step)` is a function of the tables and torch's seed and,
-    on a linear toy problem, better than the mean; all that it learned is in the state dict; `form`, if defined, is a
-    word; `needs_validation`, if defined, says whether `fit` asks for `objective.score` (else evaluation thinks so).
+    The contract of one that acts on latents: `Operator(config, source_size, target_size)`; forward takes (B, P_in) to
+    (B, P_out), item by item, with finite gradients; `fit(source, target, objective, on_step)` is a function of the
+    tables and torch's seed and, on a linear toy problem, better than the mean; all that it learned is in the state
+    dict; `form`, if defined, is a word; `needs_validation`, if defined, says whether `fit` asks for `objective.score`
+    (else evaluation thinks so).
     """
-    _check_settings(cls, config)
-    assert getattr(cls, "acts_on", None) == "latent", f"{cls.__name__}.acts_on should be 'latent'"
+    check_settings(cls, config)
+    acts_on = getattr(cls, "acts_on", None)
+    assert acts_on in {"latent", "field"}, f"{cls.__name__}.acts_on should be 'latent' or 'field', got {acts_on!r}"
+    if acts_on == "field":
+        check_field_operator(cls, config)
+        return
     needs = getattr(cls, "needs_validation", True)
     assert isinstance(needs, bool), f"{cls.__name__}.needs_validation should be a bool, got {needs!r}"
     source, target = _toy_tables(source_size, target_size)
     operator = _fitted_operator(cls, config, source, target)
     latents, truth = torch.from_numpy(source.vectors), target.vectors
-    values = _checked_output(operator, (latents,), truth.shape)
+    values = checked_output(operator, (latents,), truth.shape)
     error, spread = float(((values.numpy() - truth) ** 2).mean()), float(truth.var(axis=0).mean())
     assert error < spread, f"after fit the error on a linear toy problem is {error:.3g}, the mean's is {spread:.3g}"
-    _check_items_are_alone(operator, (latents[:3],), values[:3])
-    _check_gradient(operator, latents[:3])
+    check_items_are_alone(operator, (latents[:3],), values[:3])
+    check_gradient(operator, latents[:3])
     again = _fitted_operator(cls, config, source, target)
-    _check_same("the same seed gave another fit", again(latents), values)
-    _check_state(operator, cls(config, source_size, target_size), (latents,), values)
-
-
-def _check_settings(cls: type[Any], config: Any) -> None:
-    assert dataclasses.is_dataclass(config), f"Config should be a dataclass, got {type(config).__name__}"
-    assert config.__dataclass_params__.frozen, "Config should be frozen: @dataclass(frozen=True)"  # type: ignore[union-attr]
-    assert issubclass(cls, nn.Module), f"{cls.__name__} should be a torch.nn.Module"
-    form = getattr(cls, "form", "torch")
-    assert isinstance(form, str) and form, f"{cls.__name__}.form should be a word, got {form!r}"
+    check_same("the same seed gave another fit", again(latents), values)
+    check_state(operator, cls(config, source_size, target_size), (latents,), values)
 
 
 def _fitted_backbone(cls: type[Any], config: Any, domain: Domain, channels: int) -> Any:
@@ -97,7 +101,7 @@ def _fitted_backbone(cls: type[Any], config: Any, domain: Domain, channels: int)
     backbone = cls(config, domain, channels)
     if hasattr(backbone, "fit"):
         samples = _smooth_samples(domain, channels, count=2 * backbone.latent + 8)
-        backbone.fit(samples, _check_step)
+        backbone.fit(samples, check_step)
     return backbone.eval()
 
 
@@ -105,7 +109,7 @@ def _fitted_operator(cls: type[Any], config: Any, source: LatentTable, target: L
     torch.manual_seed(SEED)
     operator = cls(config, source.vectors.shape[1], target.vectors.shape[1])
     objective = ToyObjective(source, target)
-    operator.fit(source, target, objective, _check_step)
+    operator.fit(source, target, objective, check_step)
     told = getattr(cls, "needs_validation", True)
     assert told or not objective.is_scored, f"{cls.__name__}.needs_validation is False, but fit asked for a score"
     return operator.eval()
@@ -155,11 +159,6 @@ def _toy_tables(source_size: int, target_size: int) -> tuple[LatentTable, Latent
     return LatentTable(source.astype(np.float32), *rest), LatentTable(target.astype(np.float32), *rest)
 
 
-def _check_step(step: Any) -> None:
-    assert isinstance(step, Step), f"on_step should be given a nfops.progress.Step, got {step!r}"
-    assert 0 <= step.done <= step.total, f"on_step: {step.done} of {step.total} done"
-
-
 def _checked_prior(backbone: Any, size: int) -> tuple[Any, Any]:
     mean, variance = backbone.prior()
     for name, array in (("mean", mean), ("variance", variance)):
@@ -167,28 +166,6 @@ def _checked_prior(backbone: Any, size: int) -> tuple[Any, Any]:
         assert np.isfinite(array).all(), f"prior(): {name} is not finite"
     assert (np.asarray(variance) > 0).all(), f"prior(): variances should be positive, got {float(np.min(variance)):g}"
     return np.asarray(mean), np.asarray(variance)
-
-
-def _checked_output(module: Any, inputs: tuple[Tensor, ...], shape: tuple[int, ...]) -> Tensor:
-    values: Tensor = module(*inputs).detach()
-    assert tuple(values.shape) == shape, f"forward should give {shape}, got {tuple(values.shape)}"
-    assert values.dtype == torch.float32, f"forward should give float32 for float32, got {values.dtype}"
-    assert bool(torch.isfinite(values).all()), "forward gave values that are not finite"
-    return values
-
-
-def _check_items_are_alone(module: Any, inputs: tuple[Tensor, ...], values: Tensor) -> None:
-    alone = torch.cat([module(*(tensor[item : item + 1] for tensor in inputs)) for item in range(len(values))])
-    _check_same("an item's value depends on the rest of its batch", alone, values)
-
-
-def _check_gradient(module: Any, *inputs: Tensor) -> None:
-    latents = inputs[-1].clone().requires_grad_()
-    output = module(*inputs[:-1], latents)
-    if not latents.numel():
-        return
-    (gradient,) = torch.autograd.grad((output**2).sum(), latents)
-    assert bool(torch.isfinite(gradient).all()), "the gradient with respect to the latents is not finite"
 
 
 def _check_derivatives(backbone: Any, coords: Tensor, latents: Tensor) -> None:
@@ -211,18 +188,5 @@ def _check_derivatives(backbone: Any, coords: Tensor, latents: Tensor) -> None:
         if hasattr(backbone, "pull_back"):
             found["pull_back"] = backbone.pull_back(coords, latents, lambda _: slopes)
     for name, (values, gradient) in found.items():
-        _check_same(f"{name}(): its values are not those of forward", values, output)
-        _check_same(f"{name}() is not the derivative of forward", gradient, wanted, 10 * TOLERANCE)
-
-
-def _check_state(fitted: Any, empty: Any, inputs: tuple[Tensor, ...], values: Tensor) -> None:
-    empty.load_state_dict({name: tensor.clone() for name, tensor in fitted.state_dict().items()})
-    what = "a new instance with the same state dict gives other values: not all that fit learned is in it"
-    _check_same(what, empty.eval()(*inputs), values, tolerance=0)
-
-
-def _check_same(what: str, got: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> None:
-    got, expected = got.detach(), expected.detach()
-    assert got.shape == expected.shape, f"{what}: shapes {tuple(got.shape)} and {tuple(expected.shape)}"
-    furthest = float((got - expected).abs().max()) if got.numel() else 0.0
-    assert furthest <= tolerance * max(1.0, float(expected.abs().max())), f"{what}: they differ by {furthest:.3g}"
+        check_same(f"{name}(): its values are not those of forward", values, output)
+        check_same(f"{name}() is not the derivative of forward", gradient, wanted, 10 * TOLERANCE)

@@ -40,8 +40,6 @@ def test_backbone_keeps_its_contract(name, domain):
 @pytest.mark.parametrize("name", names("operator"))
 def test_operator_keeps_its_contract(name):
     part = load_component("operator", name)
-    if part.cls.acts_on != "latent":
-        pytest.skip("field operators have another contract")
     check_operator(part.cls, small_config(part.config))
 
 

@@ -85,9 +85,9 @@ def command(session: Session, inputs: tuple[str, ...], recipe: str, bundle: Path
     """Apply a trained operator to a scan.
 
     The scan is brought to the recipe's anatomical axes by its affine, encoded, moved to the target's latent space and
-    decoded on the output grid, which is the scan's own unless --shape, --spacing or --like says otherwise. A 2-D
-    recipe goes through a volume slice by slice. Each output gets a sidecar NAME.json that says how it was made.
-    '-' is standard input or output, as NIfTI.
+    decoded on the output grid, which is the scan's own unless --shape, --spacing or --like says otherwise. An operator
+    on fields (oinr) takes the scan itself, on a working grid of its own. A 2-D recipe goes through a volume slice by
+    slice. Each output gets a sidecar NAME.json that says how it was made. '-' is standard input or output.
     """
     check_pipes(session, inputs, options)
     places = find_places(recipe, bundle=bundle)

@@ -23,7 +23,7 @@ SUMMARIES = {
     "plugins": "List the backbones and operators that are installed",
     "recipes": "List, show and copy the shipped recipes",
     "resample": "Resample an image to another grid",
-    "train-operator": "Train the operator from source to target latents",
+    "train-operator": "Train the operator from source to target",
 }
 """Subcommand -> its one-line summary: `nfops --help` lists these without importing a single command."""
 

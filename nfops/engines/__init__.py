@@ -21,6 +21,11 @@ class Engine(Protocol):
     def operate(self, latents: Array) -> Array:
         """Source latents (B, P_in) -> target latents (B, P_out)."""
 
+    def operate_field(self, values: Array, coords: Array, spacing: Array) -> Array:
+        """A field operator on (B, C, *grid) at coords (*grid, d), spacing (d,) -> values or probabilities
+        (B, C', *grid) float32.
+        """
+
     def decode(self, side: str, latents: Array, lattice: Lattice) -> Array:
         """(B, P) -> values or probabilities (B, C, *lattice.shape) float32."""
 

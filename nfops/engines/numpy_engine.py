@@ -172,6 +172,10 @@ class NumpyEngine:
             raise BundleError("bundle", "it has no operator yet", "run `nfops train-operator`")
         return self._operate(latents)
 
+    def operate_field(self, values: Array, coords: Array, spacing: Array) -> Array:  # noqa: ARG002
+        """See `Engine.operate_field`; `open_engine` takes the one of torch for operators on fields."""
+        raise BundleError("bundle", "its operator acts on fields, which needs torch")
+
     def decode(self, side: str, latents: Array, lattice: Lattice) -> Array:
         """See `Engine.decode`."""
         field = self._fields[side]

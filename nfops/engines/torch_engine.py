@@ -1,5 +1,7 @@
 """The engine for any backbone and operator: torch inside, NumPy at the border, points in blocks."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,7 +12,11 @@ from nfops.bundle import Bundle
 from nfops.codec import load_codec, load_operator
 from nfops.engines.torch_problem import BLOCK_POINTS, TorchProblem
 from nfops.errors import BundleError, DeviceError
+from nfops.memory import require_memory
 from nfops.sampling import Lattice
+
+POINTS_AT_ONCE = 1 << 18
+"""Of working grids: as many slices of a 2-D recipe pass through a field operator together."""
 
 
 class TorchEngine:
@@ -32,6 +38,22 @@ class TorchEngine:
             raise BundleError("bundle", "it has no operator yet", "run `nfops train-operator`")
         moved: Tensor = self._operator(self._tensor(latents))
         return np.asarray(moved.cpu().numpy())
+
+    @torch.inference_mode()
+    def operate_field(self, values: Array, coords: Array, spacing: Array) -> Array:
+        """See `Engine.operate_field`: the whole of a grid at once, some slices of many."""
+        if self._operator is None:
+            raise BundleError("bundle", "it has no operator yet", "run `nfops train-operator`")
+        points = math.prod(values.shape[2:])
+        if self.device == "cpu":
+            needed = 4 * points * getattr(self._operator, "values_per_point", 1)
+            require_memory("operator", needed, f"a working grid of {'x'.join(map(str, values.shape[2:]))} points")
+        head, place, step = self._codecs["target"].head, self._tensor(coords), self._tensor(spacing)
+        found = []
+        for some in torch.split(self._tensor(values), max(1, POINTS_AT_ONCE // points)):
+            raw = self._operator(some, place.expand(len(some), *place.shape), step)
+            found.append(torch_heads.activate(head, raw.movedim(1, -1)).movedim(-1, 1).cpu())
+        return np.asarray(torch.cat(found).numpy())
 
     def decode(self, side: str, latents: Array, lattice: Lattice) -> Array:
         """See `Engine.decode`."""

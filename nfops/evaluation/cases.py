@@ -88,10 +88,15 @@ class Examiner:
         clock = [time.perf_counter()]
         latent = model.encode("source", pair, seen)
         clock.append(time.perf_counter())
-        predicted = model.operate(latent.vectors)
-        clock.append(time.perf_counter())
-        drawn = model.draw(model.output, replace(latent, vectors=predicted), pair)
-        clock.append(time.perf_counter())
+        if model.bundle.acts_on_fields:  # its prediction has no latent but the one that it is encoded to
+            drawn = model.translate(pair, seen)
+            clock += [time.perf_counter()] * 2
+            predicted = model.encode("target", pair, (drawn, drawn)).vectors
+        else:
+            predicted = model.operate(latent.vectors)
+            clock.append(time.perf_counter())
+            drawn = model.draw(model.output, replace(latent, vectors=predicted), pair)
+            clock.append(time.perf_counter())
         metrics = model.judge(model.output, pair, drawn, wanted)
         panels = panels_of(model, pair, drawn) if view.sampling == FULL else None
         return _Look(view, latent, predicted, metrics, Seconds(*np.diff(clock).tolist()), panels)

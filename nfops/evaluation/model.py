@@ -8,6 +8,7 @@ from nfops.codec_spec import CodecSpec
 from nfops.coding import encode_image, prepare
 from nfops.cohort import Pair
 from nfops.engines import Engine, open_engine
+from nfops.field_translation import draw_translation, translate_field
 from nfops.image import Image
 from nfops.intensity import IntensityMap
 from nfops.latents import Latent
@@ -46,8 +47,16 @@ class Model:
         units: Units = "scan" if side == "source" and not self.bundle.specs[side].is_label else "output-range"
         return render(self.engine, self.bundle.side(side), latent, pair.image(side).grid, units).image()
 
+    def translate(self, pair: Pair, seen: tuple[Image, Image] | None = None) -> Image:
+        """The prediction of a field operator, at the full grid of the truth."""
+        image, whole = seen or (pair.source, pair.source_scan)
+        made = translate_field(self.engine, self.bundle, image, pair.scan_id, whole)
+        return draw_translation(made, pair.image(self.output).grid).image()
+
     def predict(self, pair: Pair, seen: tuple[Image, Image] | None = None) -> Image:
         """The prediction for one pair, at the full grid of its truth."""
+        if self.bundle.acts_on_fields:
+            return self.translate(pair, seen)
         encoded = self.encode("source", pair, seen)
         return self.draw(self.output, replace(encoded, vectors=self.operate(encoded.vectors)), pair)
 

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from nfops.bundle import Bundle
+from nfops.codec import operator_acts_on
 from nfops.cohort import Pair
 from nfops.engines import open_engine
 from nfops.errors import RecipeError
 from nfops.evaluation.operators import FittedOperator, stops_by_validation, with_operator
+from nfops.field_operator_fitting import fit_field_operator
 from nfops.fitting import Training, fit_fields, learned_sides
 from nfops.latent_tables import encode_pairs
 from nfops.latents import LatentTable
@@ -62,7 +64,11 @@ def refit(
     if "target" in bundle.specs:
         for name in (recipe.require_operator().component, *rivals):
             began = time.perf_counter()
-            whole = fit_operator(with_operator(recipe, name), bundle, tables, lambda: pairs + watched, on_step)
+            chosen = with_operator(recipe, name)
+            if operator_acts_on(chosen) == "field":
+                whole = fit_field_operator(chosen, bundle, pairs + watched, device, on_step)
+            else:
+                whole = fit_operator(chosen, bundle, tables, lambda: pairs + watched, on_step)
             operators.append(FittedOperator(name, whole, time.perf_counter() - began))
     kept = {side: table.where(np.isin(table.splits, recipe.data.train)) for side, table in tables.items()}
     return Refitted(operators[0].bundle if operators else bundle, kept, tuple(operators))

@@ -1,4 +1,4 @@
-"""Encode -> operator -> decode on one scan, at any output grid."""
+"""Encode -> operator -> decode on one scan, or a field operator on the scan itself, at any output grid."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,6 +12,7 @@ from nfops.codec_spec import CodecSpec
 from nfops.coding import encode_image
 from nfops.engines import Engine, open_engine
 from nfops.errors import BundleError, UsageError
+from nfops.field_translation import draw_translation, translate_field
 from nfops.grid import Grid
 from nfops.image import Image
 from nfops.latents import Latent
@@ -67,8 +68,11 @@ def apply(
     source, target = translator.bundle.side("source"), translator.bundle.side("target")
     grid = output_grid(image, source.spec, request)
     encoded = encode_image(translator.engine, source, image, where)
-    predicted = replace(encoded, vectors=translator.engine.operate(encoded.vectors))
-    drawn = render(translator.engine, target, predicted, grid, "probability" if soft else "output-range")
+    if translator.bundle.acts_on_fields:
+        drawn = draw_translation(translate_field(translator.engine, translator.bundle, image, where), grid, soft=soft)
+    else:
+        predicted = replace(encoded, vectors=translator.engine.operate(encoded.vectors))
+        drawn = render(translator.engine, target, predicted, grid, "probability" if soft else "output-range")
     warnings = (*image.header.warnings, *_unlike(translator.bundle, image, encoded))
     kept = replace(
         image.header,

@@ -1,0 +1,122 @@
+"""The field path of `apply`: scan -> working grid -> field operator -> any output grid, in the output's units.
+
+The working grid belongs to the operator, whatever the resolution of the scan, which reaches it through the cubic
+spline through its voxels, averaged over cells where those are wider. A volume of a 3-D recipe passes in one piece.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nfops.arrays import Array
+from nfops.bundle import Bundle
+from nfops.codec_spec import CodecSpec
+from nfops.coding import prepare
+from nfops.engines import Engine
+from nfops.errors import BundleError
+from nfops.field_pairs import WorkingGrid
+from nfops.grid import Grid
+from nfops.image import Header, Image
+from nfops.intensity import IntensityMap, from_channels
+from nfops.rendering import Rendering
+from nfops.resampling import resample
+
+
+@dataclass(frozen=True, eq=False)
+class Translation:
+    """values: (C', I, J, K) on the working grid, 0..1 or probabilities. view: the scan's own grid, beyond which there
+    is nothing. spec: of the target.
+    """
+
+    values: Image
+    view: Grid
+    spec: CodecSpec
+
+
+def translate_field(
+    engine: Engine, bundle: Bundle, image: Image, where: object = "image", whole: Image | None = None
+) -> Translation:
+    """A scan through a bundle's field operator; `where` and `whole` as for `encode_image`, which has checked the scan.
+
+    Raises BundleError where the manifest does not say which working grid the operator needs.
+    """
+    source, target = bundle.specs["source"], bundle.specs["target"]
+    aligned = image.reoriented(source.axes)
+    prepared = prepare(source, aligned, where, whole)
+    known = np.ones_like(prepared.values[:, 0]) if prepared.weights is None else prepared.weights
+    unit = np.ones(source.dims) if source.radius_mm is not None else aligned.grid.extent_mm[: source.dims] / 2
+    working = _working_grid(bundle)
+    grid = _about(aligned.grid, working, unit)
+    channels = np.concatenate([prepared.values * known[:, None], known[:, None]], axis=1).astype(np.float32)
+    method = "linear" if source.is_label else "cubic"
+    on_grid = resample(aligned.with_values(_as_volume(channels, source.dims)), grid, method)
+    values = _as_batch(on_grid.values, source.dims)
+    if source.is_label or source.intensity.map != "none":  # a spline overshoots
+        np.clip(values, 0, 1, out=values)
+    np.clip(values[:, -1], 0, 1, out=values[:, -1])
+    spacing = np.array(working.spacing)
+    made = engine.operate_field(values, _positions(values.shape[2:], spacing), spacing)
+    return Translation(Image(_as_volume(made, target.dims), grid), aligned.grid, target)
+
+
+def draw_translation(translation: Translation, grid: Grid, *, soft: bool = False) -> Rendering:
+    """A translation on any grid, as `rendering.render` does it. soft: probabilities in place of labels."""
+    spec = translation.spec
+    values = resample(translation.values, grid, "cubic").values
+    view = Image(np.ones((1, *translation.view.shape), np.float32), translation.view)
+    inside = resample(view, grid, "nearest").values[0] > 0
+    is_label = spec.is_label and not soft
+    if spec.is_label:
+        values = np.clip(values, 0, 1)
+        values[:, ~inside] = np.eye(len(values), 1) if spec.head == "softmax" else 0
+        shown = from_channels(values, spec.head, spec.labels) if is_label else values
+    else:
+        values[:, ~inside] = 0
+        ends = np.array(spec.range_low), np.array(spec.range_high)
+        shown = IntensityMap(*ends, is_clipped=spec.intensity.map != "none").inverse(values)
+    header = Header(intent=(1002, "labels") if is_label else (0, ""))
+    return Rendering(grid, header, len(shown), lambda: iter([shown]))
+
+
+def _working_grid(bundle: Bundle) -> WorkingGrid:
+    try:
+        plain = bundle.operator["working"]
+        working = WorkingGrid(tuple(float(step) for step in plain["spacing"]), int(plain["multiple"]))
+        is_usable = min(working.spacing) > 0 and working.multiple > 0
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(bundle.path or "bundle", "its manifest states no working grid of its operator") from error
+    if not is_usable or len(working.spacing) != bundle.specs["source"].dims:
+        raise BundleError(bundle.path or "bundle", f"no working grid has spacing {working.spacing}")
+    return working
+
+
+def _about(grid: Grid, working: WorkingGrid, unit: Array) -> Grid:
+    """The working grid about the centre of an aligned one; unit: (d,) mm that a spacing of 1 stands for."""
+    dims = len(unit)
+    shape = working.shape(tuple(grid.extent_mm[:dims] / unit))
+    affine = grid.affine.copy()
+    affine[:3, :dims] = grid.directions[:, :dims] * (np.array(working.spacing) * unit)
+    middle = grid.affine[:3, :dims] @ ((np.array(grid.shape[:dims]) - 1) / 2)
+    affine[:3, 3] += middle - affine[:3, :dims] @ ((np.array(shape) - 1) / 2)
+    i, j, k = *shape, *grid.shape[dims:]
+    return Grid((i, j, k), affine)
+
+
+def _positions(shape: tuple[int, ...], spacing: Array) -> Array:
+    """(*shape, d) from the centre, float32."""
+    axes = [(np.arange(n) + 0.5 - n / 2) * step for n, step in zip(shape, spacing, strict=True)]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).astype(np.float32)
+
+
+def _as_volume(batch: Array, dims: int) -> Array:
+    """(B, C, *shape) -> (C, I, J, K): slices last, or the one volume or signal."""
+    if dims == 2:
+        return np.ascontiguousarray(np.moveaxis(batch, 0, -1))
+    return np.asarray(batch[0].reshape(*batch.shape[1:], *[1] * (3 - dims)))
+
+
+def _as_batch(volume: Array, dims: int) -> Array:
+    """The way back."""
+    if dims == 2:
+        return np.ascontiguousarray(np.moveaxis(volume, -1, 0))
+    return volume.reshape(1, *volume.shape[: 1 + dims]).copy()
