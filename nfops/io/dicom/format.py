@@ -1,7 +1,9 @@
 """DICOM as nfops.io expects a format: what to load, and what to say without decoding."""
 
+import gc
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,20 @@ def load(scan: Path | DicomFiles, reading: Reading) -> Image:
         NothingMatchedError: no image at all. InputError: several series and none chosen; damaged or undecodable; no
         rectangular grid where `reading` does not allow to make one.
     """
-    return read_volume(scan, _chosen(scan, reading), reading)
+    with _no_collection():
+        return read_volume(scan, _chosen(scan, reading), reading)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Python's search for cycles goes through the elements of every slice again and again: a tenth of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def refuse(scan: Path | DicomFiles, reading: Reading) -> None:
