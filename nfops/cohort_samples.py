@@ -40,7 +40,8 @@ def cohort_domain(recipe: Recipe, pairs: list[Pair], nodes: tuple[int, ...]) -> 
 def plan_spec(recipe: Recipe, side: str, pairs: list[Pair], domain: Domain, radius_mm: float | None) -> CodecSpec:
     """The spec of one side, but for the backbone's form and latent size, from the recipe and the cohort."""
     part = recipe.side(side)
-    intensity = IntensitySettings(part.intensity.map, part.intensity.low, part.intensity.high, part.intensity.over)
+    said = part.intensity
+    intensity = IntensitySettings(said.map, said.low, said.high, said.over, said.strict)
     labels = _labels(recipe, side, pairs)
     channels = {"sigmoid": 1, "softmax": len(labels)}.get(part.head, pairs[0].image(side).channels)
     spec = CodecSpec(

@@ -19,12 +19,14 @@ class IntensitySettings:
 
     map: "percentile" (low and high in percent of the scan's own values), "range" (low and high in its units),
     "none" (values as they are). over: the percentiles of the whole "scan", or of each "slice" of a 2-D recipe.
+    strict: a scan in other units than a "range" declares is refused, not only warned about.
     """
 
     map: Literal["percentile", "range", "none"] = "percentile"
     low: float = 0.1
     high: float = 99.9
     over: Literal["scan", "slice"] = "scan"
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.low >= self.high:

@@ -25,6 +25,9 @@ class Intensity(IntensitySettings):
     over: Literal["scan", "slice"] = setting(
         default="scan", metadata=about("Percentiles of the whole scan, or of each slice of a 2-D recipe.")
     )
+    strict: bool = setting(
+        default=False, metadata=about("map: range: refuse scans in other units, which else are warned about.")
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

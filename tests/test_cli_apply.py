@@ -722,6 +722,14 @@ def test_c18_a_scan_in_other_units_than_the_recipe_declares_is_warned_about(here
         assert ran.code == 0
         assert ("the recipe declares 0 to 1200" in ran.err) == is_told
         assert any("right units" in text for text in json.loads((here / "t.json").read_text())["Warnings"]) == is_told
+    recipe.write_text(recipe.read_text().replace("high: 1200}", "high: 1200, strict: true}"))
+    shutil.rmtree(folder / "bundles")
+    trained = train(folder, "shades")
+    save_nifti(here / "s.nii", 1e-3 * values)
+    ran = nfops("apply", *trained.options(), "s.nii", "--out", "u.nii")
+    assert (ran.code, len(ran.err.splitlines())) == (3, 1)
+    assert "the recipe declares 0 to 1200" in ran.err
+    assert not (here / "u.nii").exists()
 
 
 # --- dry runs (A13) ----------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from nfops.bundle import Bundle, load_bundle
 from nfops.codec_spec import CodecSpec
 from nfops.coding import encode_image
 from nfops.engines import Engine, open_engine
-from nfops.errors import BundleError, UsageError
+from nfops.errors import BundleError, InputError, UsageError
 from nfops.field_translation import draw_translation, translate_field
 from nfops.grid import Grid
 from nfops.image import Image
@@ -66,6 +66,8 @@ def apply(
 ) -> tuple[Rendering, Latent]:
     """The prediction for one scan, and the scan's latents. soft: probabilities in place of labels."""
     source, target = translator.bundle.side("source"), translator.bundle.side("target")
+    if source.spec.intensity.strict and (other_units := _other_units(source.spec, image)):
+        raise InputError(where, other_units, "the recipe's `source.intensity.strict` refuses such scans")
     grid = output_grid(image, source.spec, request)
     encoded = encode_image(translator.engine, source, image, where)
     if translator.bundle.acts_on_fields:
