@@ -93,13 +93,9 @@ def _working_grid(bundle: Bundle) -> WorkingGrid:
 def _about(grid: Grid, working: WorkingGrid, unit: Array) -> Grid:
     """The working grid about the centre of an aligned one; unit: (d,) mm that a spacing of 1 stands for."""
     dims = len(unit)
-    shape = working.shape(tuple(grid.extent_mm[:dims] / unit))
-    affine = grid.affine.copy()
-    affine[:3, :dims] = grid.directions[:, :dims] * (np.array(working.spacing) * unit)
-    middle = grid.affine[:3, :dims] @ ((np.array(grid.shape[:dims]) - 1) / 2)
-    affine[:3, 3] += middle - affine[:3, :dims] @ ((np.array(shape) - 1) / 2)
-    i, j, k = *shape, *grid.shape[dims:]
-    return Grid((i, j, k), affine)
+    i, j, k = *working.shape(tuple(grid.extent_mm[:dims] / unit)), *grid.shape[dims:]
+    a, b, c = *(float(s) for s in np.array(working.spacing) * unit), *(float(s) for s in grid.spacing_mm[dims:])
+    return grid.centred((i, j, k), (a, b, c))
 
 
 def _positions(shape: tuple[int, ...], spacing: Array) -> Array:

@@ -112,8 +112,11 @@ class Grid:
 
     def with_spacing(self, spacing_mm: tuple[float, float, float]) -> "Grid":
         """Exactly this spacing about the same centre; the field of view changes by less than one voxel."""
-        ratio = self.extent_mm / np.array(spacing_mm)
-        shape = tuple(max(1, math.floor(r + 0.5)) for r in ratio)
+        i, j, k = (max(1, math.floor(r + 0.5)) for r in self.extent_mm / np.array(spacing_mm))
+        return self.centred((i, j, k), spacing_mm)
+
+    def centred(self, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> "Grid":
+        """These voxels about the same centre, along the same axes."""
         affine = self.affine.copy()
         affine[:3, :3] = self.directions * np.array(spacing_mm)
         affine[:3, 3] = self.centre_mm - affine[:3, :3] @ ((np.array(shape) - 1) / 2)

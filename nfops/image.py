@@ -61,6 +61,11 @@ class Image:
         """Number of values at each voxel."""
         return int(self.values.shape[0])
 
+    @property
+    def missing(self) -> int:
+        """How many values are NaN or infinite."""
+        return self.values.size - int(np.count_nonzero(np.isfinite(self.values)))
+
     def with_values(self, values: Array, grid: Grid | None = None) -> "Image":
         """Other values, perhaps on another grid, under the same header."""
         return replace(self, values=values, grid=grid or self.grid)

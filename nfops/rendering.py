@@ -36,6 +36,10 @@ class Rendering:
     channels: int
     slabs: Callable[[], Iterator[Array]]
 
+    def in_file_order(self) -> Iterator[Array]:
+        """Blocks (1, I, J, k) or (I, J, K) as files take them, channel after channel; several need all in memory."""
+        return self.slabs() if self.channels == 1 else iter(self.image().values)
+
     def image(self) -> Image:
         """All of it in memory."""
         slabs = list(self.slabs())

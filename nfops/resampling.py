@@ -206,6 +206,11 @@ def find_slice_axis(grid: Grid, slice_axis: int | None = None) -> int:
     return (coarse or single or [2])[0]
 
 
+def value_beyond(image: Image) -> float:
+    """What lies beyond a scan: air in CT, nothing elsewhere (B22)."""
+    return float(np.nanmin(image.values)) if image.header.modality == "CT" else 0.0
+
+
 def looks_like_labels(image: Image) -> bool:
     """Whether an image holds so few whole numbers that it is most likely a label map, which only "nearest" keeps."""
     if image.header.is_scaled or not image.header.file_dtype.startswith(("int", "uint")):

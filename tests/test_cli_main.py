@@ -13,7 +13,19 @@ from nfops import __version__
 from nfops.cli import info
 from nfops.cli.main import SUMMARIES, LazyGroup, load_command, load_module, main
 
-HEAVY = {"torch", "scipy", "SimpleITK", "nibabel", "numpy", "rich", "sklearn", "matplotlib", "yaml"}
+HEAVY = {
+    "torch",
+    "scipy",
+    "SimpleITK",
+    "nibabel",
+    "numpy",
+    "rich",
+    "sklearn",
+    "matplotlib",
+    "yaml",
+    "pydicom",
+    "highdicom",
+}
 
 
 def nfops(*argv: str) -> Result:

@@ -357,3 +357,26 @@ def test_c17_one_volume_of_a_4d_scan(here):
         ran = nfops("resample", name, "--out", "c.nii", "--volume", number)
         assert (ran.code, len(ran.err.splitlines())) == (2, 1)
         assert said in ran.err
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_b55_what_cannot_be_a_derived_series_is_refused_before_the_computing(here, shared_data, monkeypatch, dry):
+    monkeypatch.setattr("nfops.resampling.resample", lambda *_, **__: pytest.fail("it was computed"))
+    save_nifti(here / "a.nii", np.zeros((5, 4, 3)))
+    for source, said in ((here / "a.nii", "is none"), (shared_data / "dicom" / "ge_epi_small" / "dcm", "--volume")):
+        ran = nfops("resample", source, "--out", "series", "--dicom", "--shape", "8x8", *dry)
+        assert (ran.code, len([line for line in ran.err.splitlines() if "error" in line])) == (2, 1)
+        assert said in ran.err
+    assert names(here) == ["a.nii"]
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_b55_a_failing_sidecar_takes_back_only_what_is_new(here, shared_data, monkeypatch, is_there):
+    series = shared_data / "dicom" / "d2n_ge_anatomical" / "dcm"
+    words = ("resample", series, "--out", "series", "--dicom", "--force")
+    if is_there:
+        assert nfops(*words).code == 0
+        (here / "series.json").unlink()
+    monkeypatch.setattr("nfops.io.sidecar.write_sidecar", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    assert nfops(*words).code == 5
+    assert names(here) == (["series"] if is_there else [])

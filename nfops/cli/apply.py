@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nfops.cli.batch import plan_only, run_jobs
-from nfops.cli.dicom_output import DicomOutput
+from nfops.cli.dicom_output import DicomOutput, refuse_as_dicom
 from nfops.cli.jobs import Job, writes_picture
 from nfops.cli.options import (
     Session,
@@ -106,10 +106,14 @@ def command(session: Session, inputs: tuple[str, ...], recipe: str, bundle: Path
     # where there is no folder yet, nothing is in the way
     check_outputs([job for job in jobs if not is_batch or job.output.parent.is_dir()], session, dicom)
     if session.dry_run:
+        from nfops.workflows.apply import check_described
+
         one = options["volume"] is not None or places.recipe.data.map == "t"
 
         def check(job: Job, described: dict[str, Any]) -> None:
-            _check_planned(translator, job, described, takes_one=one)
+            check_described(translator, described, takes_one=one, where=job.source)
+            if dicom is not None:
+                refuse_as_dicom(job.source, described["kind"], 1)
 
         return plan_only(session, jobs, reading, check, is_batch=is_batch)
     made_by = {
@@ -123,21 +127,6 @@ def command(session: Session, inputs: tuple[str, ...], recipe: str, bundle: Path
         return _apply_one(session, translator, job, request, reading, options | made_by)
 
     return run_jobs(session, jobs, work, is_batch=is_batch)
-
-
-def _check_planned(translator: "Translator", job: Job, described: dict[str, Any], *, takes_one: bool) -> None:
-    """Refuse, by its header, what the recipe cannot take."""
-    import numpy as np
-
-    from nfops.coding import check_fits
-    from nfops.grid import Grid
-
-    spec = translator.bundle.specs["source"]
-    i, j, k = described["shape"]
-    grid = Grid((i, j, k), np.array(described["affine"]))
-    channels = spec.image_channels if takes_one else described["channels"]
-    aligned = grid.reoriented(grid.reorientation(spec.axes))
-    check_fits(spec, aligned, channels, job.source, is_series=described["kind"] in ("dicom", "nifti"))
 
 
 def _command_without(jobs: list[Job], inputs: tuple[str, ...]) -> tuple[str, ...]:
@@ -227,6 +216,8 @@ def _apply_one(
     started = datetime.now(UTC)
     seen = stamps(job.source)
     image = chosen_volume(load_image(job.source, reading), options["volume"], job.source)
+    if options["dicom"] is not None:
+        refuse_as_dicom(job.source, image.header.format, 1)
     translate = apply_to_each if options["map"] == "t" and image.header.ndim == 4 else apply
     drawn, encoded = translate(translator, image, request, soft=options["soft"], where=job.source)
     drawn = on_reference(drawn, request.like)

@@ -50,16 +50,23 @@ def check_dicom_outputs(jobs: "Sequence[Job]", how: DicomOutput, force: bool) ->
             raise UsageError(job.output, "a DICOM segmentation is one file", f"name it NAME{SEGMENTATION}")
 
 
+def refuse_as_dicom(source: object, kind: str, channels: int) -> None:
+    """Raise UsageError, before anything is computed, for an input from which no series can be derived."""
+    from nfops.errors import UsageError
+
+    if kind != "dicom":
+        what = f"a series is derived from DICOM files, {source} is none"
+        raise UsageError("--dicom", what, "leave it out, or name the folder of the series")
+    if channels > 1:
+        raise UsageError("--dicom", f"a series holds one volume, {source} has {channels}", "choose one with --volume")
+
+
 def write_dicom(job: "Job", drawn: "Rendering", how: DicomOutput, force: bool) -> tuple[str, ...]:
     """Write the folder or the file, whole or not at all; returns warnings."""
-    from nfops.errors import UsageError
     from nfops.io.dicom.writing.derived import DerivedOptions, save_series
     from nfops.io.dicom.writing.segmentation import SegmentationOptions, save_segmentation
 
     files = drawn.header.files
-    if not files:
-        what = f"is derived from DICOM files, {job.source} is none"
-        raise UsageError("--dicom", what, "leave it out, or name the folder of the series")
     if how.labels is not None:
         wanted = SegmentationOptions(how.description, how.description, settings=how.settings, force=force)
         return save_segmentation(job.output, drawn.image(), files, how.labels, wanted)

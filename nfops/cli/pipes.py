@@ -3,15 +3,13 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nfops.cli.dicom_output import DicomOutput
 from nfops.cli.jobs import Job
 from nfops.cli.options import Session
 from nfops.cli.progress import say
-from nfops.cli.scans import write_result
+from nfops.cli.scans import provenance_of, write_result
 
 if TYPE_CHECKING:
     from nfops.io import PipedScan, SaveOptions
@@ -73,28 +71,14 @@ def write_out(
     if not job.is_sent:
         return write_result(session, job, drawn, options, record, dicom)
     from nfops.io.piped import send
+    from nfops.io.sidecar import document
 
-    record.pop("picture_axes", None), record.pop("stamps")
-    slabs = drawn.slabs() if drawn.channels == 1 else iter(drawn.image().values)
+    record.pop("picture_axes", None)
+    slabs = drawn.in_file_order()
     sha256, warned = send(sys.stdout.buffer, drawn.grid, drawn.header, slabs, options, channels=drawn.channels)
     for warning in warned:
         say(session, f"{job.output}: warning: {warning}")
     if session.verbosity > 0:
-        say(session, json.dumps(_provenance(job, drawn, sha256, record)))
+        provenance = provenance_of(job, drawn, sha256, drawn.header.warnings, record)
+        say(session, json.dumps(document(provenance, job.output)))
     return {"input": str(job.source), "output": DASH, "sha256": sha256}
-
-
-def _provenance(job: Job, drawn: "Rendering", sha256: str, record: dict[str, Any]) -> dict[str, Any]:
-    """What a sidecar would say."""
-    from nfops.io.sidecar import FileRecord, Provenance, document
-
-    source_grid, units = record.pop("source_grid"), record.pop("units", "")
-    provenance = Provenance(
-        inputs=(str(job.source),),
-        sources=(FileRecord.of(job.source, source_grid, files=drawn.header.files),),
-        output=FileRecord(DASH, sha256, drawn.grid, units),
-        ended=datetime.now(UTC),
-        warnings=drawn.header.warnings,
-        **record,
-    )
-    return document(provenance, Path(DASH))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nfops.cli.batch import plan_only, run_jobs
-from nfops.cli.dicom_output import DicomOutput
+from nfops.cli.dicom_output import DicomOutput, refuse_as_dicom
 from nfops.cli.jobs import Job, writes_picture
 from nfops.cli.options import (
     NUMBER,
@@ -102,7 +102,13 @@ def command(session: Session, source: Path, out: Path, method: str, **options: A
     _check_shape(job.source, reading, options["shape"])
     check_outputs([job], session, _dicom_output(method, options))
     if session.dry_run:
-        return plan_only(session, [job], reading, lambda *_: None, is_batch=False)
+
+        def check(job: Job, described: dict[str, Any]) -> None:
+            if options["as_dicom"]:
+                channels = described["channels"] if options["volume"] is None else 1
+                refuse_as_dicom(job.source, described["kind"], channels)
+
+        return plan_only(session, [job], reading, check, is_batch=False)
 
     def work(job: Job) -> dict[str, Any]:
         return _resample_one(session, job, method, field, reading, options)
@@ -180,18 +186,22 @@ def _resample_one(
     options: dict[str, Any],
 ) -> dict[str, Any]:
     from nfops.io import SaveOptions, load_image
+    from nfops.resampling import value_beyond
 
     started = datetime.now(UTC)
     seen = stamps(job.source)
     image = chosen_volume(load_image(job.source, reading), options["volume"], job.source)
+    if options["as_dicom"]:
+        refuse_as_dicom(job.source, image.header.format, image.channels)
     _refuse_missing(image, job)
     like = None if options["like"] is None else load_image(options["like"], replace(reading, series=None, modality=()))
     grid = _grid(image, options, like)
     record: dict[str, Any] = {"command": command_line(), "started": started, "stamps": seen, "source_grid": image.grid}
     if field is None:
-        fill = options["fill"] if options["fill"] is not None else _outside(image)
+        fill = options["fill"] if options["fill"] is not None else value_beyond(image)
         drawn = _interpolated(image, grid, method, fill, is_averaging=not options["no_antialias"])
-        record["recipe"] = {"method": method, "fill": fill, "antialias": not options["no_antialias"]}
+        done = "copy" if grid.same_as(image.grid, 0) else method
+        record["recipe"] = {"method": done, "fill": fill, "antialias": not options["no_antialias"]}
     else:
         drawn = _through_field(session, job, image, grid, field)
         record["recipe"] = {"method": method, **field.recipe}
@@ -213,11 +223,8 @@ def _resample_one(
 
 def _refuse_missing(image: "Image", job: Job) -> None:
     """One voxel that is no number spreads along whole lines, and no output holds any: better said of the input."""
-    import numpy as np
-
-    missing = image.values.size - int(np.count_nonzero(np.isfinite(image.values)))
-    if missing:
-        what = f"{missing} of {image.values.size} voxels are NaN or infinite"
+    if image.missing:
+        what = f"{image.missing} of {image.values.size} voxels are NaN or infinite"
         raise InputError(job.source, what, "nfops writes numbers only: replace them first")
 
 
@@ -241,13 +248,6 @@ def _grid(image: "Image", options: dict[str, Any], like: "Image | None") -> "Gri
         dims = 3 if image.grid.signal_axis is None else 1
         spacing = spacing * min(image.header.ndim, dims)
     return choose_grid(image.grid, options["shape"], spacing, like.grid if like else None, image.header.slice_axis)
-
-
-def _outside(image: "Image") -> float:
-    """What lies beyond a scan: air in CT, nothing elsewhere (B22)."""
-    import numpy as np
-
-    return float(np.nanmin(image.values)) if image.header.modality == "CT" else 0.0
 
 
 def _interpolated(image: "Image", grid: "Grid", method: str, fill: float, *, is_averaging: bool) -> "Rendering":

@@ -184,10 +184,11 @@ def _write_file(
 ) -> "Provenance":
     from nfops.io import publishing_together, save_slabs
 
-    slabs = drawn.slabs() if drawn.channels == 1 else iter(drawn.image().values)  # files hold channel after channel
     with publishing_together(options.force) as together:
         options = replace(options, together=together)
-        warned = save_slabs(job.output, drawn.grid, drawn.header, slabs, options, channels=drawn.channels)
+        warned = save_slabs(
+            job.output, drawn.grid, drawn.header, drawn.in_file_order(), options, channels=drawn.channels
+        )
         for warning in warned:
             say(session, f"{job.output}: warning: {warning}")
         return _write_provenance(job, drawn, (*drawn.header.warnings, *warned), options, record)
@@ -201,13 +202,15 @@ def _write_dicom_result(
     record: dict[str, Any],
     dicom: DicomOutput,
 ) -> "Provenance":
+    is_new = not os.path.lexists(job.output)
     warned = write_dicom(job, drawn, dicom, options.force)
     for warning in warned:
         say(session, f"{job.output}: warning: {warning}")
     try:
         return _write_provenance(job, drawn, (*drawn.header.warnings, *warned), options, record)
-    except BaseException:  # an output without its sidecar would be half a result
-        remove_dicom(job.output)
+    except BaseException:
+        if is_new:  # an output without its sidecar would be half a result; one that replaced another is all there is
+            remove_dicom(job.output)
         raise
 
 
@@ -215,20 +218,33 @@ def _write_provenance(
     job: Job, drawn: "Rendering", warnings: tuple[str, ...], options: "SaveOptions", record: dict[str, Any]
 ) -> "Provenance":
     from nfops.io.digest import sha256_of
-    from nfops.io.sidecar import FileRecord, Provenance, write_sidecar
+    from nfops.io.sidecar import write_sidecar
 
     together = options.together
     written = job.output if together is None else together.waiting[job.output]
-    source_grid, units = record.pop("source_grid"), record.pop("units", "")
-    if record.pop("stamps") != stamps(job.source):
-        raise InputError(job.source, "changed while it was read", "run again when nothing writes to it any more")
-    provenance = Provenance(
-        inputs=(str(job.source),),
-        sources=(FileRecord.of(job.source, source_grid, files=drawn.header.files),),
-        output=FileRecord(job.output.name, sha256_of(written), drawn.grid, units),
-        ended=datetime.now(UTC),
-        warnings=warnings,
-        **record,
-    )
+    provenance = provenance_of(job, drawn, sha256_of(written), warnings, record)
     write_sidecar(job.output, provenance, options.force, together)
     return provenance
+
+
+def provenance_of(
+    job: Job, drawn: "Rendering", sha256: str, warnings: tuple[str, ...], record: dict[str, Any]
+) -> "Provenance":
+    """How an output came about; sha256: of what was written. record: as for `write_result`.
+
+    Raises:
+        InputError: the input is not what it was when it was read (C55).
+    """
+    from nfops.io.sidecar import FileRecord, Provenance
+
+    known = {key: value for key, value in record.items() if key not in ("source_grid", "units", "stamps")}
+    if record["stamps"] != stamps(job.source):
+        raise InputError(job.source, "changed while it was read", "run again when nothing writes to it any more")
+    return Provenance(
+        inputs=(str(job.source),),
+        sources=(FileRecord.of(job.source, record["source_grid"], files=drawn.header.files),),
+        output=FileRecord(job.output.name, sha256, drawn.grid, record.get("units", "")),
+        ended=datetime.now(UTC),
+        warnings=warnings,
+        **known,
+    )

@@ -172,8 +172,9 @@ class NumpyEngine:
             raise BundleError("bundle", "it has no operator yet", "run `nfops train-operator`")
         return self._operate(latents)
 
-    def operate_field(self, values: Array, coords: Array, spacing: Array) -> Array:  # noqa: ARG002
+    def operate_field(self, values: Array, coords: Array, spacing: Array) -> Array:
         """See `Engine.operate_field`; `open_engine` takes the one of torch for operators on fields."""
+        del values, coords, spacing
         raise BundleError("bundle", "its operator acts on fields, which needs torch")
 
     def decode(self, side: str, latents: Array, lattice: Lattice) -> Array:

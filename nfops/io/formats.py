@@ -39,14 +39,21 @@ TEXT_FORMATS = ("signal",)
 """Modules whose files are text: what else is text is no image, and of a folder's files they may be anything."""
 
 
-class Format(Protocol):
-    """What a format module has."""
+class Reader(Protocol):
+    """What a module has that reads a format.
+
+    One may have `refuse(scan, reading)`, too: what `load` would raise where `describe` only tells of it.
+    """
 
     def load(self, scan: Path | DicomFiles | PipedScan, reading: Reading) -> Image:
         """Read a file."""
 
     def describe(self, scan: Path | DicomFiles | PipedScan, reading: Reading) -> dict[str, Any]:
         """Say what a file holds, from its header where that is possible."""
+
+
+class Writer(Protocol):
+    """What a module has that writes a format."""
 
     def save(self, path: Path, image: Image, options: SaveOptions) -> tuple[str, ...]:
         """Write a file whole or not at all; returns warnings."""
@@ -79,19 +86,19 @@ def output_stem(path: Path) -> str:
     return path.name[: len(path.name) - len(suffix)]
 
 
-def input_format(scan: Path | DicomFiles | PipedScan) -> Format:
+def input_format(scan: Path | DicomFiles | PipedScan) -> Reader:
     """The module that reads `scan`: a folder and whatever begins like DICOM are DICOM, the rest goes by its suffix.
 
     Raises:
         NotFoundError, InputError: as `first_bytes`, or no module knows the suffix, or the content is of another one.
     """
     if isinstance(scan, PipedScan):
-        return _module("piped")
+        return cast(Reader, _module("piped"))
     if isinstance(scan, DicomFiles) or is_folder(scan):
-        return _module("dicom.format")
+        return cast(Reader, _module("dicom.format"))
     start = first_bytes(scan)
     if looks_like_dicom(start):
-        return _module("dicom.format")
+        return cast(Reader, _module("dicom.format"))
     refuse_detached(scan)
     suffix, content = suffix_of(scan), content_of(start)
     if content and FORMATS.get(suffix) != content.module:
@@ -102,18 +109,18 @@ def input_format(scan: Path | DicomFiles | PipedScan) -> Format:
         raise InputError(scan, "is gzipped, and its name does not say what is in it", "unpack it first")
     if not suffix:
         raise InputError(scan, "unknown image format", f"supported: {', '.join(FORMATS)} and DICOM")
-    return _module((FORMATS | READ_ONLY)[suffix])
+    return cast(Reader, _module((FORMATS | READ_ONLY)[suffix]))
 
 
-def output_format(path: Path) -> Format:
+def output_format(path: Path) -> Writer:
     """The module that writes `path`; UsageError if no module knows its suffix."""
     suffix = suffix_of(path)
     if suffix in READ_ONLY:
         raise UsageError(path, "DICOM is not written by its suffix", "name a folder, labels NAME.dcm, and say --dicom")
     if suffix not in FORMATS:
         raise UsageError(path, "unknown suffix for an output", f"supported: {', '.join(FORMATS)}")
-    return _module(FORMATS[suffix])
+    return cast(Writer, _module(FORMATS[suffix]))
 
 
-def _module(name: str) -> Format:
-    return cast(Format, importlib.import_module(f"nfops.io.{name}"))
+def _module(name: str) -> Any:
+    return importlib.import_module(f"nfops.io.{name}")

@@ -39,10 +39,10 @@ class FileRecord:
         """Digest a file, or the `files` that a scan was read from; only its name is kept, not its folder."""
         if isinstance(scan, PipedScan):
             return cls(str(scan), sha256_of_all([scan.file]), grid, units)
-        several = files or (scan.files if isinstance(scan, DicomFiles) else ())
-        if isinstance(scan, DicomFiles) or scan.is_dir():  # folders are named after patients more often than files
-            return cls(f"{len(several)} DICOM files", sha256_of_all(several or [Path(str(scan))]), grid, units)
-        return cls(scan.name, sha256_of_all(several or [scan]), grid, units)
+        several = files or (scan.files if isinstance(scan, DicomFiles) else (scan,))
+        is_file = isinstance(scan, Path) and not scan.is_dir()
+        name = scan.name if is_file else f"{len(several)} DICOM files"  # folders are named after patients
+        return cls(str(name), sha256_of_all(several), grid, units)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,16 @@
 """Encode -> operator -> decode on one scan, or a field operator on the scan itself, at any output grid."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nfops.arrays import Array
 from nfops.bundle import Bundle, load_bundle
 from nfops.codec_spec import CodecSpec
-from nfops.coding import encode_image
+from nfops.coding import check_fits, encode_image
 from nfops.engines import Engine, open_engine
 from nfops.errors import BundleError, InputError, UsageError
 from nfops.field_translation import draw_translation, translate_field
@@ -85,6 +86,20 @@ def apply(
         warnings=warnings,
     )
     return replace(drawn, header=kept), encoded
+
+
+def check_described(
+    translator: Translator, described: Mapping[str, Any], *, takes_one: bool, where: object = "image"
+) -> None:
+    """Raise InputError for a scan that `apply` would refuse, by what `describe_image` says of it.
+
+    takes_one: the volumes of a 4-D scan are taken one by one.
+    """
+    spec = translator.bundle.specs["source"]
+    grid = Grid(tuple(described["shape"]), np.array(described["affine"]))
+    channels = spec.image_channels if takes_one else described["channels"]
+    is_series = described["kind"] in ("dicom", "nifti")
+    check_fits(spec, grid.reoriented(grid.reorientation(spec.axes)), channels, where, is_series=is_series)
 
 
 def apply_to_each(

@@ -13,11 +13,10 @@ PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 KEYWORDS = """
     SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID Modality Manufacturer SeriesDescription
     ComplexImageComponent SliceThickness EchoTime SpacingBetweenSlices ImagerPixelSpacing NominalScannedPixelSpacing
-    AcquisitionTime ContentTime TriggerTime StudyInstanceUID PatientID
-    SeriesInstanceUID RepetitionTime ScanningSequence SeriesNumber AcquisitionNumber InstanceNumber
-    PatientOrientation ImagePositionPatient ImageOrientationPatient TemporalPositionIdentifier SamplesPerPixel
-    PhotometricInterpretation
-    PlanarConfiguration NumberOfFrames Rows Columns PixelSpacing BitsAllocated BitsStored HighBit PixelRepresentation
+    AcquisitionTime ContentTime TriggerTime RepetitionTime ScanningSequence PatientID StudyInstanceUID
+    SeriesInstanceUID SeriesNumber AcquisitionNumber InstanceNumber PatientOrientation ImagePositionPatient
+    ImageOrientationPatient TemporalPositionIdentifier SamplesPerPixel PhotometricInterpretation PlanarConfiguration
+    NumberOfFrames Rows Columns PixelSpacing BitsAllocated BitsStored HighBit PixelRepresentation
     PixelPaddingValue PixelPaddingRangeLimit RescaleIntercept RescaleSlope GridFrameOffsetVector NumberOfSlices
     DetectorInformationSequence DoseGridScaling SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence
     RedPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableDescriptor BluePaletteColorLookupTableDescriptor
@@ -38,7 +37,6 @@ PRIVATE = (
     PHILIPS_SCALE,
 )
 TEXT_VRS = frozenset({"CS", "DS", "IS", "LO", "SH", "TM", "UI"})
-NUMBER_VRS = frozenset({"DS", "IS"})
 
 
 @functools.cache
@@ -120,9 +118,7 @@ def _value(dataset: "Dataset", keyword: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an odd value is no reason to speak of it before the user
             return dataset[tag_of(keyword)].value
-    except KeyError:
-        return None
-    except Exception:  # pydicom raises nearly anything at a damaged value: it counts as missing
+    except Exception:  # missing, or damaged, at which pydicom raises nearly anything: it counts as missing
         return None
 
 

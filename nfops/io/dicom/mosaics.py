@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -79,15 +79,15 @@ def _tile(path: Path, whole: Frame, wide: int, deep: int) -> Frame:
     return replace(whole, rows=rows, columns=columns)
 
 
-def _csa(path: Path, dataset: "Dataset") -> "dict | None":  # type: ignore[type-arg]
+def _csa(path: Path, dataset: "Dataset") -> "dict[str, Any] | None":
     with refusing(path, "damaged Siemens CSA header"):  # which also silences nibabel's own warning
         from nibabel.nicom import csareader
 
-        found: dict | None = csareader.get_csa_header(dataset, "image")  # type: ignore[type-arg]
+        found: dict[str, Any] | None = csareader.get_csa_header(dataset, "image")
     return found
 
 
-def _count(path: Path, dataset: "Dataset", csa: "dict | None") -> int:  # type: ignore[type-arg]
+def _count(path: Path, dataset: "Dataset", csa: "dict[str, Any] | None") -> int:
     from nibabel.nicom import csareader
 
     found = None if csa is None else csareader.get_n_mosaic(csa)
@@ -103,7 +103,7 @@ def _count(path: Path, dataset: "Dataset", csa: "dict | None") -> int:  # type: 
     return count
 
 
-def _normal(csa: "dict | None", frame: Frame) -> Array:  # type: ignore[type-arg]
+def _normal(csa: "dict[str, Any] | None", frame: Frame) -> Array:
     """The direction in which slices are counted: the CSA header's, which may be the opposite of the cross product."""
     from nibabel.nicom import csareader
 

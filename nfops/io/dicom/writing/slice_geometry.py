@@ -68,9 +68,9 @@ def slice_stack(grid: Grid, where: object = "DICOM") -> SliceStack:
     middle = (np.array(grid.shape[:2]) - 1) / 2
     index = np.column_stack([np.tile(middle, (len(order), 1)), order])
     centres = (index @ grid.affine[:3, :3].T + grid.affine[:3, 3]) * RAS_TO_LPS
-    spacing = tuple(float(s) for s in grid.spacing_mm)
-    to_first = (middle * spacing[:2]) @ cosines
-    return SliceStack(grid.shape, centres - to_first, cosines, spacing, is_reversed)  # type: ignore[arg-type]
+    across, down, apart = (float(s) for s in grid.spacing_mm)
+    to_first = (middle * (across, down)) @ cosines
+    return SliceStack(grid.shape, centres - to_first, cosines, (across, down, apart), is_reversed)
 
 
 def set_geometry(dataset: "Dataset", stack: SliceStack, index: int, thickness_mm: float) -> None:
