@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nfops import errors
-from nfops.cli.errors import CODE_OF, EXIT_CODES, complaint, escape, exit_code, guarded
+from nfops.cli.errors import CODE_OF, EXIT_CODES, Terminated, complaint, escape, exit_code, guarded
 
 TYPED = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.NfopsError)]
 
@@ -190,3 +190,12 @@ def test_signals_clean_up(tmp_path, sent, code, word):
     assert running.returncode == code
     assert err.startswith(f"nfops apply: error: {word}")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("signal_", "code"), [(Terminated, 143), (KeyboardInterrupt, 130)])
+def test_c50_a_signal_while_a_class_is_made_is_no_bug(signal_, code):
+    class Signalled:
+        def __set_name__(self, owner, name):
+            raise signal_
+
+    assert guarded(lambda: type("Late", (), {"attribute": Signalled()}), []) == code

@@ -177,8 +177,14 @@ def guarded(call: Callable[[], object], argv: Sequence[str], commands: Sequence[
         unasked.show()
         return unasked.exit_code
     except BaseException as error:  # the one place that catches everything, to give it a code
-        return report(error, argv, commands)
+        return report(_signal_in(error), argv, commands)
     return result if isinstance(result, int) else 0
+
+
+def _signal_in(error: BaseException) -> BaseException:
+    """The signal that came while a class was made, at an import: Python 3.11 wraps it in a RuntimeError."""
+    cause = error.__cause__
+    return cause if isinstance(error, RuntimeError) and isinstance(cause, Terminated | KeyboardInterrupt) else error
 
 
 def report(error: BaseException, argv: Sequence[str], commands: Sequence[str] = ()) -> int:
