@@ -81,14 +81,17 @@ class Bundle:
     @property
     def is_linear(self) -> bool:
         """Whether latents and prediction are linear in the scan: spline-basis fields, an affine operator if any."""
-        forms = {spec.form for spec in self.specs.values()}
-        return forms == {"spline-basis"} and (not self.has_operator or self.operator.get("form") == "affine")
+        return self.codes_in_numpy and (not self.has_operator or self.operator.get("form") == "affine")
+
+    @property
+    def codes_in_numpy(self) -> bool:
+        """Whether scans are encoded and decoded without torch."""
+        return {spec.form for spec in self.specs.values()} == {"spline-basis"}
 
     @property
     def runs_in_numpy(self) -> bool:
         """Whether it can be applied without torch."""
-        forms = {spec.form for spec in self.specs.values()}
-        return forms == {"spline-basis"} and (not self.has_operator or self.operator.get("form") in NUMPY_OPERATORS)
+        return self.codes_in_numpy and (not self.has_operator or self.operator.get("form") in NUMPY_OPERATORS)
 
     def side(self, name: str) -> Side:
         """The "source" or the "target", with the prior of its latents. Raises BundleError for a target it has not."""

@@ -224,3 +224,11 @@ class Evaluate:
         default=(1.0,),
         metadata=about("Fractions of the full resolution that nfops evaluate encodes at.", above=0, high=1),
     )
+    operators: dict[str, Section] = setting(
+        default_factory=dict,
+        metadata=about(
+            "Operators that nfops evaluate --operators knows by these names, with settings as under operator; others "
+            "have their defaults.",
+            selector="backend",
+        ),
+    )

@@ -10,7 +10,7 @@ from toy_bundles import make_bundle, make_spec, random_latents
 
 from nfops.bundle import save_bundle
 from nfops.engines import open_engine
-from nfops.engines.numpy_engine import NumpyEngine
+from nfops.engines.numpy_engine import NumpyEngine, SplineEngine
 from nfops.engines.torch_engine import TorchEngine
 from nfops.errors import BundleError, DeviceError
 from nfops.sampling import Lattice
@@ -131,11 +131,18 @@ class TestOpenEngine:
         for device in ("auto", "cpu"):
             assert isinstance(open_engine(make_bundle(make_spec(2)), device), NumpyEngine)
 
-    def test_anything_else_runs_in_torch(self, tmp_path: Path):
+    def test_an_operator_that_numpy_does_not_know_runs_in_torch_and_spline_fields_do_not(self, tmp_path: Path):
         bundle = replace(make_bundle(make_spec(2)), operator={"form": "torch"}, path=tmp_path / "b")
-        engine = open_engine(bundle, "cpu")
-        assert isinstance(engine, TorchEngine)
+        engine, whole = open_engine(bundle, "cpu"), TorchEngine(bundle, "cpu")
+        assert isinstance(engine, SplineEngine)
         assert engine.device == "cpu"
+        latents, lattice = random_latents(bundle, 2), a_lattice(bundle)
+        assert np.array_equal(engine.operate(latents), whole.operate(latents))
+        assert close(engine.decode("target", latents, lattice), whole.decode("target", latents, lattice), 1e-5)
+
+    def test_fields_of_other_forms_run_in_torch(self, monkeypatch):
+        monkeypatch.setattr("nfops.bundle.Bundle.codes_in_numpy", False)
+        assert isinstance(open_engine(make_bundle(make_spec(2)), "cpu"), TorchEngine)
 
     def test_a_bundle_without_operator_is_linear_still(self, tmp_path: Path):
         bundle = make_bundle(make_spec(2))

@@ -140,19 +140,52 @@ def test_what_cannot_be_compared(blobs, tmp_path, options, code, said, dry):
     assert names(tmp_path) == []
 
 
-def test_field_operators_are_refused_by_name_and_left_out_of_all(blobs, monkeypatch, tmp_path):
-    monkeypatch.setattr("nfops.operators.svr.Operator.acts_on", "field")
-    ran = evaluate(blobs, tmp_path / "out", "--folds", "2", "--operators", "svr")
-    assert (ran.code, "acts on fields" in ran.err) == (2, True)
-    chosen, warnings = choose_operators(load_recipe(blobs.recipe), "all")
-    assert "svr" not in chosen
-    assert "oinr" not in chosen
-    assert [next(name for name in ("oinr", "svr") if name in warning) for warning in warnings] == ["oinr", "svr"]
-    assert all("acts on fields" in warning for warning in warnings)
+FIELD_RIVAL = "small: {backend: oinr, widths: [4, 8], blocks: [0, 1], iterations: 30, looks: 2}"
+
+
+def test_operators_on_fields_and_on_latents_in_one_table(blobs, tmp_path):
+    """Each at every resolution, by the settings that the recipe names."""
+    rivals = f"evaluate.operators={{{FIELD_RIVAL}, soft: {{backend: svr, epsilon: 0.3}}}}"
+    words = ["--recipe", blobs.recipe, "--data", blobs.data, "--out-dir", tmp_path / "out", "-q", "--no-ridge"]
+    views = ("--set", "evaluate.resolutions=[0.5, 1.0]")
+    ran = nfops("evaluate", *words, *views, "--set", rivals, "--folds", "2", "--operators", "small,soft")
+    assert ran.code == 0, ran.err
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    own, small, soft = summary["operators"]
+    assert [row["operator"] for row in (own, small, soft)] == ["linear", "small", "soft"]
+    assert (small["settings"]["backend"], small["settings"]["widths"]) == ("oinr", [4, 8])
+    assert (soft["settings"]["backend"], soft["settings"]["epsilon"]) == ("svr", 0.3)
+    assert small["fits"][0]["iterations"] == 30
+    with (tmp_path / "out" / "cases.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row, column in ((own, "dice"), (small, "operator_small_dice"), (soft, "operator_soft_dice")):
+        assert [view["name"] for view in row["resolutions"]] == ["100 %", "50 % area"]
+        for view in row["resolutions"]:
+            seen = [r for r in rows if float(r["resolution"]) == view["resolution"] and r["sampling"] != "point"]
+            values = [float(r[column]) for r in seen]
+            assert view["metrics"]["dice"]["mean"] == pytest.approx(np.mean(values), abs=1e-5)
+    assert len({r["operator_small_dice"] for r in rows}) > 2
+    assert "50 % area" in ran.out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<h2>Operators and the resolution of the input</h2>" in page
+    assert "small (backend oinr" in page
+    assert (tmp_path / "out" / "operators.png").stat().st_size > 1000
+
+
+def test_a_rival_that_cannot_be_used_is_refused_by_name_and_left_out_of_all(blobs, tmp_path):
+    wrong = "evaluate.operators={mine: {backend: nobody}, soft: {backend: svr, epsilom: 0.3}}"
+    ran = evaluate(blobs, tmp_path / "out", "--folds", "2", "--operators", "soft", "--set", wrong)
+    assert (ran.code, "epsilom" in ran.err) == (4, True)
+    ran = evaluate(blobs, tmp_path / "out", "--folds", "2", "--operators", "mine", "--set", wrong)
+    assert (ran.code, "nobody" in ran.err) == (4, True)
+    chosen, warnings = choose_operators(load_recipe(blobs.recipe, (wrong,)), "all")
+    assert {"svr", "oinr", "residual-mlp"} <= set(chosen)
+    assert not {"mine", "soft"} & set(chosen)
+    assert ["nobody" in warnings[0], "epsilom" in warnings[1]] == [True, True]
 
 
 def test_a_dry_run_names_the_operators(blobs, tmp_path):
     ran = evaluate(blobs, tmp_path / "out", "--folds", "2", "--operators", "all", "--dry-run", "--json")
     assert ran.code == 0, ran.err
     assert ran.document["operators"][0] == "linear"
-    assert {"random-forest", "residual-mlp", "svr"} <= set(ran.document["operators"])
+    assert {"random-forest", "residual-mlp", "svr", "oinr"} <= set(ran.document["operators"])

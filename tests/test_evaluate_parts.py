@@ -341,7 +341,7 @@ def test_a_case_holds_what_training_reports(blobs):
     views = plan_views((0.5, 1.0))
     coarsener = Coarsener(refitted.bundle.specs["source"])
     pair = pairs[-1]
-    case, encoded = Examiner(model, (), views, ("psnr", "dice"), 3, coarsener).examine([pair])[0]
+    case, encoded = Examiner(model, (), (), views, ("psnr", "dice"), 3, coarsener).examine([pair])[0]
     score = score_pair(engine, refitted.bundle, pair, np.zeros(8))
     assert case.results[views[0]] == score.result
     assert case.beside["target_ceiling"] == score.ceiling

@@ -50,7 +50,7 @@ EXAMPLES = [
     "--operators",
     default="",
     metavar="NAME,NAME|all",
-    help="Fit these operators too in each fold, to the same latents; they have their defaults, --set is the recipe's.",
+    help="Fit these operators too in each fold: names of the recipe's evaluate.operators, others with their defaults.",
 )
 @click.option(
     "--out-dir", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the report, made new."

@@ -34,7 +34,7 @@ class Engine(Protocol):
 
 
 def open_engine(bundle: Bundle, device: str = "auto") -> Engine:
-    """The engine for a bundle: NumPy where it knows the bundle's parts, torch where not or where a GPU was asked for.
+    """The engine for a bundle: NumPy for what it knows of it, torch for the rest or where a GPU is used.
 
     device: "auto", "cpu" or "cuda[:N]"; an explicit device is honoured or refused (DeviceError), never replaced.
     """
@@ -46,4 +46,9 @@ def open_engine(bundle: Bundle, device: str = "auto") -> Engine:
         return NumpyEngine(bundle)
     from nfops.engines.torch_engine import TorchEngine
 
-    return TorchEngine(bundle, device)
+    engine = TorchEngine(bundle, device)
+    if engine.device == "cpu" and bundle.codes_in_numpy:
+        from nfops.engines.numpy_engine import SplineEngine
+
+        return SplineEngine(bundle, engine)
+    return engine

@@ -64,7 +64,7 @@ def assess(
 ) -> Assessment:
     """Measure every pair. reference: side -> (N, P) latents of training scans; the cases' own where there are none."""
     coarsener = Coarsener(model.bundle.specs["source"])
-    examiner = Examiner(model, (*what.rivals, *fitted.baselines), what.views, what.metrics, what.fold, coarsener)
+    examiner = Examiner(model, fitted.baselines, what.rivals, what.views, what.metrics, what.fold, coarsener)
     examined = examiner.examine(pairs, on_step)
     cases, encoded = [case for case, _ in examined], [latents for _, latents in examined]
     cohort = dict(reference) or _own_latents(model, encoded)

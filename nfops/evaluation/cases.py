@@ -1,7 +1,7 @@
 """One case: all that is measured of one scan (or slice) whose truth is known."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import numpy as np
@@ -9,8 +9,9 @@ import numpy as np
 from nfops.arrays import Array
 from nfops.cohort import Pair
 from nfops.evaluation.baselines import Baseline
-from nfops.evaluation.degrade import FULL, Coarsener, View
+from nfops.evaluation.degrade import FULL, POINT, Coarsener, View
 from nfops.evaluation.model import Model
+from nfops.evaluation.operators import Rival
 from nfops.evaluation.panels import Panels, panels_of
 from nfops.latents import Latent
 from nfops.progress import OnStep, Step, silent
@@ -31,7 +32,8 @@ class Case:
     """scan_id, patient, split: as in the table. fold: 0 without folds.
 
     results: view -> metrics of the prediction at the full target grid. beside: "source_ceiling", "target_ceiling",
-    each rival and each baseline -> metrics at full resolution. shapes: view -> the source's samples.
+    each rival and each baseline -> metrics at full resolution. rivals: operator -> view -> metrics, of all views but
+    those sampled at points. shapes: view -> the source's samples.
     """
 
     scan_id: str
@@ -43,6 +45,7 @@ class Case:
     beside: dict[str, dict[str, float]]
     seconds: Seconds
     panels: Panels
+    rivals: dict[str, dict[View, dict[str, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +61,12 @@ class Encoded:
 class Examiner:
     """Measures cases with one model. metrics: wanted by the recipe; of the source, those that suit it.
 
-    baselines: and rivals, which predict in the same way.
+    rivals: operators that are measured beside the model's own.
     """
 
     model: Model
     baselines: tuple[Baseline, ...]
+    rivals: tuple[Rival, ...]
     views: tuple[View, ...]
     metrics: tuple[str, ...]
     fold: int
@@ -99,7 +103,11 @@ class Examiner:
             clock.append(time.perf_counter())
         metrics = model.judge(model.output, pair, drawn, wanted)
         panels = panels_of(model, pair, drawn) if view.sampling == FULL else None
-        return _Look(view, latent, predicted, metrics, Seconds(*np.diff(clock).tolist()), panels)
+        rivals = {}
+        if view.sampling != POINT:  # to spare time: of the two samplings it is the one that scanners do not have
+            for rival in self.rivals:
+                rivals[rival.operator] = model.judge(model.output, pair, rival.predict(pair, seen), wanted)
+        return _Look(view, latent, predicted, metrics, Seconds(*np.diff(clock).tolist()), panels, rivals)
 
     def _gather(self, pair: Pair, looks: "list[_Look]", wanted: tuple[str, ...]) -> tuple[Case, Encoded]:
         """All looks at one pair, the full one first, with what stands beside them."""
@@ -116,6 +124,9 @@ class Examiner:
             seconds=full.seconds,
             panels=cast(Panels, full.panels),
         )
+        for rival in self.rivals:
+            case.rivals[rival.operator] = {look.view: look.rivals[rival.operator] for look in looks if look.rivals}
+            beside[rival.name] = full.rivals[rival.operator]
         sources = np.concatenate([look.latent.vectors for look in looks])
         return case, Encoded(sources, np.concatenate([look.predicted for look in looks]), truth)
 
@@ -134,7 +145,10 @@ class Examiner:
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """One view of a pair: encoded, moved (1, P_out), drawn at the truth's grid, judged; panels of the full view."""
+    """One view of a pair: encoded, moved (1, P_out), drawn at the truth's grid, judged; panels of the full view.
+
+    rivals: operator -> metrics.
+    """
 
     view: View
     latent: Latent
@@ -142,3 +156,4 @@ class _Look:
     metrics: dict[str, float]
     seconds: Seconds
     panels: Panels | None
+    rivals: dict[str, dict[str, float]]

@@ -1,4 +1,4 @@
-"""What an evaluation found of several operators on the same fields, as plain data."""
+"""What an evaluation found of several operators on the same scans, as plain data."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from nfops.evaluation.assess import Assessment
 from nfops.evaluation.cases import Case
+from nfops.evaluation.degrade import POINT
 from nfops.evaluation.operators import PREFIX, settings_of_operator, stops_by_validation
 from nfops.evaluation.paired import better_share, result_less, summarise_metrics
 from nfops.recipe import Recipe
@@ -17,7 +18,8 @@ def summarise_operators(
     """A row an operator, the recipe's own first; none where only that was evaluated.
 
     key: where its metrics stand among the results. less_own: its metrics less the own operator's, case by case.
-    better_cases: the part of them on which it is better. fits: fold by fold.
+    better_cases: the part of them on which it is better. resolutions: its metrics of each view of the source that was
+    measured for all. fits: fold by fold.
     """
     names = list(assessments[0].operators)
     rows = []
@@ -27,13 +29,24 @@ def summarise_operators(
             "operator": name,
             "key": "result" if name == names[0] else PREFIX + name,
             "settings": dict(settings_of_operator(recipe, name)),
-            "needs_validation": stops_by_validation(name),
+            "needs_validation": stops_by_validation(recipe, name),
             "seconds": float(np.median([fit["seconds"] for fit in fits])),
             "megabytes": float(np.median([fit["megabytes"] for fit in fits])),
+            "resolutions": _by_view(cases, recipe.seed, name if name != names[0] else ""),
             "fits": [dict(fit["figures"]) for fit in fits],
         }
         rows.append(row | (_against_own(cases, recipe.seed, PREFIX + name, primary) if name != names[0] else {}))
     return rows if len(rows) > 1 else []
+
+
+def _by_view(cases: list[Case], seed: int, rival: str) -> list[dict[str, Any]]:
+    """rival: "" for the recipe's own operator."""
+    views = [view for view in cases[0].results if view.sampling != POINT]
+    read = [lambda case, view=view: (case.rivals[rival] if rival else case.results)[view] for view in views]
+    return [
+        {"resolution": view.resolution, "name": view.name, "metrics": summarise_metrics(cases, seed, metrics_of)}
+        for view, metrics_of in zip(views, read, strict=True)
+    ]
 
 
 def _against_own(cases: list[Case], seed: int, key: str, primary: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Several operators on the same fields (NOIR, Table 3): which, and what each would be on its own."""
+"""Several operators on the same scans (NOIR, Table 3): which, and what each would be on its own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ import numpy as np
 
 from nfops.bundle import Bundle
 from nfops.cohort import Pair
-from nfops.errors import ComponentError, UsageError
+from nfops.errors import ComponentError, RecipeError, UsageError
 from nfops.evaluation.model import Model
 from nfops.image import Image
 from nfops.node import Mark, node_from_plain
@@ -38,26 +38,27 @@ class FittedOperator:
 
 @dataclass(frozen=True, eq=False)
 class Rival:
-    """An operator beside the recipe's own: it predicts like a `Baseline`, whatever it acts on."""
+    """An operator beside the recipe's own, whatever it acts on."""
 
     operator: str
     model: Model
 
     @property
     def name(self) -> str:
-        """See `Baseline`."""
+        """A key of the results."""
         return PREFIX + self.operator
 
-    def predict(self, pair: Pair) -> Image:
-        """See `Baseline`."""
-        return self.model.predict(pair)
+    def predict(self, pair: Pair, seen: tuple[Image, Image] | None = None) -> Image:
+        """See `Model.predict`."""
+        return self.model.predict(pair, seen)
 
 
 def choose_operators(recipe: Recipe, asked: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The operators to fit beside the recipe's own ("linear,svr", "all" or ""), and warnings of those left out.
 
-    Raises UsageError for a list that is none and for operators that do not act on latents, ComponentError for those
-    that cannot be used. "all" leaves both out.
+    A name is one of the recipe's `evaluate.operators`, or that of an installed operator, which has its defaults; "all"
+    means both, and leaves out what cannot be used. Raises UsageError for a list that is none, ComponentError and
+    RecipeError for operators that cannot be used.
     """
     if not asked:
         return (), ()
@@ -67,39 +68,36 @@ def choose_operators(recipe: Recipe, asked: str) -> tuple[tuple[str, ...], tuple
         if not all(names):
             raise UsageError(OPTION, f"expected {ALL} or names such as linear,svr, got {asked!r}")
         for name in names:
-            _require_fit(recipe, name)
+            settings_of_operator(recipe, name)
         return tuple(name for name in names if name != own), ()
     chosen, warnings = [], []
-    for name in dict.fromkeys(component.name for component in list_components("operator")):
+    installed = [component.name for component in list_components("operator")]
+    for name in dict.fromkeys((*recipe.evaluate.operators, *installed)):
         try:
-            _require_fit(recipe, name)
+            settings_of_operator(recipe, name)
             chosen.append(name)
-        except (ComponentError, UsageError) as error:
-            warnings.append(f"Not compared: {error.message}.")
+        except (ComponentError, RecipeError) as error:
+            problems = error.problems if isinstance(error, RecipeError) else ()
+            warnings.append(f"Not compared: {'; '.join(problems) or error.message}.")
     return tuple(name for name in chosen if name != own), tuple(warnings)
 
 
 def with_operator(recipe: Recipe, name: str) -> Recipe:
-    """A recipe with another operator, which has its defaults; the recipe itself where it is its own."""
+    """A recipe with another operator, as `choose_operators` names them; the recipe itself where it is its own."""
     if recipe.require_operator().component == name:
         return recipe
-    section = Section(node_from_plain({"backend": name}, Mark(f"{OPTION} {name}")), "operator", "backend")
-    return replace(recipe, operator=section)
+    default = Section(node_from_plain({"backend": name}, Mark(f"{OPTION} {name}")), "operator", "backend")
+    return replace(recipe, operator=recipe.evaluate.operators.get(name, default))
 
 
 def settings_of_operator(recipe: Recipe, name: str) -> Mapping[str, Any]:
-    """All settings that it is fitted with. Raises RecipeError for one that has no defaults."""
-    part = load_component("operator", name)
-    return dict(to_plain(with_operator(recipe, name).require_operator().configure(part.config)))
+    """All settings that it is fitted with. Raises RecipeError for one that has no defaults, or mistakes in them."""
+    section = with_operator(recipe, name).require_operator()
+    part = load_component("operator", section.component)
+    return {section.selector: section.component, **to_plain(section.configure(part.config))}
 
 
-def stops_by_validation(name: str) -> bool:
+def stops_by_validation(recipe: Recipe, name: str) -> bool:
     """Whether its fit asks for scans that it does not learn from; it does unless it says that it does not."""
-    return bool(getattr(load_component("operator", name).cls, "needs_validation", True))
-
-
-def _require_fit(recipe: Recipe, name: str) -> None:
-    acts_on = getattr(load_component("operator", name).cls, "acts_on", "latent")
-    if acts_on != "latent":
-        raise UsageError(OPTION, f"operator {name} acts on {acts_on}s, expected one on latents")
-    settings_of_operator(recipe, name)
+    component = with_operator(recipe, name).require_operator().component
+    return bool(getattr(load_component("operator", component).cls, "needs_validation", True))

@@ -25,7 +25,7 @@ from nfops.recipe import Recipe
 class Refitted:
     """bundle: trained, in memory. tables: its training latents, augmented copies included, by side.
 
-    operators: the recipe's own first, then its rivals on the same fields and tables; none without a target.
+    operators: the recipe's own first, then its rivals on the same fields, tables and scans; none without a target.
     """
 
     bundle: Bundle
@@ -42,7 +42,7 @@ def refit(
     device: str = "auto",
     on_step: OnStep = silent,
 ) -> Refitted:
-    """Fit fields and operator, and other operators (`rivals`) to the same tables of latents.
+    """Fit fields and operator, and other operators (`rivals`) to the same tables of latents, or the same scans.
 
     inner: pairs of training patients that say when to stop; where nothing asks for them they are trained on like the
     others.
@@ -83,4 +83,4 @@ def needs_validation(recipe: Recipe, rivals: tuple[str, ...] = ()) -> bool:
         return True
     if recipe.operator is None:
         return False
-    return any(map(stops_by_validation, (recipe.operator.component, *rivals)))
+    return any(stops_by_validation(recipe, name) for name in (recipe.operator.component, *rivals))

@@ -1,4 +1,7 @@
-"""`cases.csv`: one row a case, resolution and sampling; ceilings and baselines on the row of full resolution."""
+"""`cases.csv`: one row a case, resolution and sampling; ceilings and baselines on the row of full resolution.
+
+Other operators are on every row on which they were measured.
+"""
 
 import csv
 import io
@@ -6,6 +9,7 @@ import math
 
 from nfops.evaluation.cases import Case
 from nfops.evaluation.degrade import FULL
+from nfops.evaluation.operators import PREFIX
 
 
 def cases_csv(cases: list[Case]) -> str:
@@ -35,6 +39,8 @@ def _rows(case: Case) -> list[dict[str, str]]:
             row |= {f"{kind}_{name}": _cell(v) for kind, other in case.beside.items() for name, v in other.items()}
             seconds = case.seconds
             row |= {f"{name}_s": _cell(getattr(seconds, name)) for name in ("encode", "operate", "decode")}
+        for operator, by_view in case.rivals.items():
+            row |= {f"{PREFIX}{operator}_{name}": _cell(v) for name, v in by_view.get(view, {}).items()}
         rows.append(row)
     return rows
 

@@ -51,6 +51,24 @@ def _draw_line(axis: Any, summary: Mapping[str, Any], metric: str, sampling: str
         axis.fill_between(places, low, high, color=colour, alpha=0.12, linewidth=0)
 
 
+def draw_operators(path: Path, summary: Mapping[str, Any]) -> None:
+    """The primary metric of each operator against the input's resolution."""
+    primary, rows = summary["primary"], summary["operators"]
+    ticks = sorted(view["resolution"] for view in rows[0]["resolutions"])
+    with figure(path, 5.2, 3.2) as made:
+        axis = made.subplots()
+        for number, row in enumerate(rows):
+            found = sorted((view["resolution"], view["metrics"][primary]["mean"]) for view in row["resolutions"])
+            style = {"color": COLOURS["result"], "linewidth": 2} if number == 0 else {"linewidth": 1.2}
+            axis.plot(*zip(*found, strict=True), marker="o", markersize=3.5, label=row["operator"], **style)
+        axis.set_xscale("log")
+        axis.set_xticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
+        axis.minorticks_off()
+        axis.set_xlabel("resolution of the input (area average)")
+        axis.set_ylabel(metric_name(primary))
+        made.legend(*axis.get_legend_handles_labels(), loc="outside right upper")
+
+
 def draw_spectrum(path: Path, summary: Mapping[str, Any]) -> None:
     """Variance along the latents' principal axes, and how much of each target component is predicted."""
     spectrum = summary["spectrum"]

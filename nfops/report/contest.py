@@ -1,4 +1,4 @@
-"""The table of several operators on the same fields: how each differs from the recipe's own, and what it costs."""
+"""The tables of several operators: how each differs from the recipe's own, what it costs, what coarse scans do."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -42,6 +42,20 @@ def operator_table(summary: Mapping[str, Any], metrics: list[str]) -> Table | No
     return Table("Operators", (*heads, "Better on", "Fit", "Size"), tuple(cells), _caption(rows, primary, best), main)
 
 
+def resolution_table(summary: Mapping[str, Any]) -> Table | None:
+    """A row an operator, a column for each resolution of the input."""
+    rows, primary = summary["operators"], summary["primary"]
+    if not rows or len(rows[0]["resolutions"]) < 2:
+        return None
+    heads = (f"{metric_name(primary)} {direction(primary)}", *(view["name"] for view in rows[0]["resolutions"]))
+    cells = [
+        (row["operator"], *(with_interval(primary, view["metrics"].get(primary)) for view in row["resolutions"]))
+        for row in rows
+    ]
+    caption = f"{metric_name(primary)} {direction(primary)} from the source made coarser on its own grid."
+    return Table("Operators and the resolution of the input", heads, tuple(cells), caption)
+
+
 def _best(summary: Mapping[str, Any]) -> Mapping[str, Any]:
     """The row of the best mean."""
     primary = summary["primary"]
@@ -53,10 +67,9 @@ def _best(summary: Mapping[str, Any]) -> Mapping[str, Any]:
 def _caption(rows: list[Mapping[str, Any]], primary: str, best: Mapping[str, Any]) -> str:
     own = rows[0]["operator"]
     return (
-        f"Each operator's metrics less those of {own}, case by case, on the same fields and latents; the part of the "
-        f"cases on which it is better; medians over folds of the time to fit and of the size in a bundle. {own} has "
-        f"the recipe's settings, the others their defaults. Best mean {metric_name(primary, with_unit=False)}: "
-        f"{best['operator']}{_doubt(best, primary)}."
+        f"Each operator's metrics less those of {own}, case by case, after learning from the same scans; the part of "
+        f"the cases on which it is better; medians over folds of the time to fit and of the size in a bundle. Best "
+        f"mean {metric_name(primary, with_unit=False)}: {best['operator']}{_doubt(best, primary)}."
     )
 
 

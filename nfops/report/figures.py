@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nfops.evaluation.summary import Evaluation, pick_examples
-from nfops.report.charts import draw_curves, draw_patients, draw_resolutions, draw_spectrum
+from nfops.report.charts import draw_curves, draw_operators, draw_patients, draw_resolutions, draw_spectrum
 from nfops.report.examples import draw_examples
 from nfops.report.words import metric_name
 
@@ -28,6 +28,9 @@ def draw_figures(directory: Path, evaluation: Evaluation, summary: Mapping[str, 
     if len(summary["resolutions"]) > 1:
         draw_resolutions(directory / "resolutions.png", summary)
         yield Figure("resolutions.png", "Result against the resolution of the input", RESOLUTIONS)
+        if summary["operators"]:
+            draw_operators(directory / "operators.png", summary)
+            yield Figure("operators.png", "Operators against the resolution of the input", OPERATORS)
     draw_patients(directory / "patients.png", cases, summary)
     yield Figure("patients.png", "Patients", f"{metric_name(primary)} at full resolution. {PATIENTS}")
     draw_spectrum(directory / "spectrum.png", summary)
@@ -42,6 +45,7 @@ RESOLUTIONS = (
     "Mean over cases; bands are 95 % intervals by bootstrap over patients. The source is made coarser on its own grid, "
     "by area average or by point sampling, and the prediction is judged at the full grid of its truth."
 )
+OPERATORS = "Mean over cases at the full grid of the truth; the thick line is the recipe's own operator."
 PATIENTS = (
     "Small points are cases, large ones a patient's mean; beside them the same patient's ceiling (the target encoded "
     "and decoded) and best baseline."

@@ -68,7 +68,7 @@ def _intervals(summary: Mapping[str, Any]) -> str:
 
 
 def _operators(summary: Mapping[str, Any]) -> str:
-    own, *others = summary["operators"]
+    own = summary["operators"][0]["operator"]
     watching = [row["operator"] for row in summary["operators"] if row["needs_validation"]]
     aside = (
         f" Because {' and '.join(watching)} may watch validation scans, about 15 % of a fold's training patients were "
@@ -77,11 +77,24 @@ def _operators(summary: Mapping[str, Any]) -> str:
         else ""
     )
     return (
-        f"Operators: {', '.join(row['operator'] for row in others)} were fitted in each fold to the tables of latents "
-        f"that {own['operator']} was fitted to, augmented copies included, with their default settings; what "
-        f"they choose they chose on training or validation patients.{aside} Resolutions, agreement, examples and "
-        f"figures are those of {own['operator']}."
+        "Operators: each was fitted in each fold to the same training scans, those on latents to the same tables, "
+        f"augmented copies included, those on fields to the scans themselves, each with its own augmented copies; what "
+        f"they choose they chose on training or validation patients.{aside} Settings: {_settings(summary)}. "
+        f"Agreement, examples and the other figures are those of {own}."
     )
+
+
+def _settings(summary: Mapping[str, Any]) -> str:
+    """Of each operator, as a recipe would have them."""
+    each = []
+    for row in summary["operators"]:
+        said = ", ".join(f"{key} {_plain(value)}" for key, value in row["settings"].items() if value not in (None, []))
+        each.append(f"{row['operator']} ({said})")
+    return "; ".join(each)
+
+
+def _plain(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _baselines(summary: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nfops.report.contest import kind_name, operator_keys, operator_table
+from nfops.report.contest import kind_name, operator_keys, operator_table, resolution_table
 from nfops.report.layout import Table
 from nfops.report.words import (
     count,
@@ -30,7 +30,8 @@ MOST_PATIENTS = 40
 
 def tables(summary: Mapping[str, Any]) -> list[Table]:
     """All that the summary gives."""
-    found = [result_table(summary), operator_table(summary, _together(summary)), _labels(summary), _source(summary)]
+    found = [result_table(summary), operator_table(summary, _together(summary)), resolution_table(summary)]
+    found += [_labels(summary), _source(summary)]
     found += [_resolutions(summary), _agreement(summary), _time(summary), _probe(summary), _patients(summary)]
     return [table for table in found if table is not None]
 
