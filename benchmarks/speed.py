@@ -37,7 +37,7 @@ from nfops.sampling import lattice_of
 from nfops.shipped import shipped_folder
 from nfops.splines import axis_matrices
 
-BUNDLE = shipped_folder() / "bundles" / "brain_t1t2"
+BUNDLE = shipped_folder() / "bundles" / "brain_t1t2_latent"
 
 
 def interleaved(pair: dict[str, Callable[[], object]], runs: int) -> dict[str, float]:
@@ -74,7 +74,7 @@ def start_up(runs: int) -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         scan, out = Path(folder) / "slice.nii.gz", Path(folder) / "out.nii.gz"
         save_image(scan, scan_image())
-        apply = command(*nfops, "apply", "-q", "-f", "-r", "brain_t1t2", str(scan), "--out", str(out))
+        apply = command(*nfops, "apply", "-q", "-f", "-r", "brain_t1t2_latent", str(scan), "--out", str(out))
         imports = command(sys.executable, "-c", "import numpy, nibabel, scipy")
         return {
             "help / python -c pass": interleaved(

@@ -63,7 +63,7 @@ def small(source: int, target: int, grid: str, copies: int = 1) -> tuple[str, ..
 
 def test_lungs_are_found_better_than_by_the_mean_mask(shared_data, tmp_path):
     overrides = small(32, 24, "[32, 32]", copies=3)
-    trained = train("cxr_lungs", shared_data, tmp_path, {"train": 40, "val": 8}, overrides)
+    trained = train("cxr_lungs_latent", shared_data, tmp_path, {"train": 40, "val": 8}, overrides)
     found = {kind: metrics["dice"] for kind, metrics in trained.validation.items() if kind != "source_ceiling"}
     assert found["result"] > found["mean"] + 0.02
     assert found["ceiling"] > found["result"]
@@ -73,7 +73,7 @@ def test_lungs_are_found_better_than_by_the_mean_mask(shared_data, tmp_path):
 def test_t2_is_nearer_than_the_mean_image(shared_data, tmp_path):
     overrides = (*small(32, 24, "[40, 40]"), "data.train=[train]")
     wanted = {"train": 60, "val": 12}
-    trained = train("brain_t1t2", shared_data, tmp_path, wanted, overrides)
+    trained = train("brain_t1t2_latent", shared_data, tmp_path, wanted, overrides)
     found = {kind: metrics["psnr"] for kind, metrics in trained.validation.items()}
     assert found["mean"] + 1 < found["result"] < found["ceiling"]
 
@@ -82,7 +82,7 @@ def test_t2_is_nearer_than_the_mean_image(shared_data, tmp_path):
 def hippocampus(shared_data, tmp_path_factory) -> Trained:
     wanted = {"train": 30, "val": 6}
     folder = tmp_path_factory.mktemp("hippocampus")
-    return train("hippocampus", shared_data, folder, wanted, small(24, 16, "[16, 20, 16]"))
+    return train("hippocampus_latent", shared_data, folder, wanted, small(24, 16, "[16, 20, 16]"))
 
 
 class TestHippocampus:

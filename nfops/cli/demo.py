@@ -22,10 +22,9 @@ EXAMPLES = [
 
 RECIPE = "brain_t1t2"
 ABOUT = (
-    "T1 slices of a patient who was not in the training (msl04 of the cohort) were encoded as {latent} numbers a "
-    "slice, moved to the T2 latent space by a small residual network, and decoded on the scan's own grid. Over "
-    "{slices} slices the prediction reaches {result:.1f} dB PSNR against the real T2; the bundle's mean T2 image "
-    "reaches {mean:.1f} dB."
+    "T1 slices of a patient whom the operator did not learn from (msl04 of the cohort, who told it when to stop) were "
+    "translated to T2 by continuous convolutions and drawn on the scan's own grid. Over {slices} slices the prediction "
+    "reaches {result:.1f} dB PSNR against the real T2; the bundle's mean T2 image reaches {mean:.1f} dB."
 )
 CREDIT = "Data: Lesjak et al., Neuroinformatics 2016 and 2017 (Ljubljana MS sets), CC BY 4.0; cut and resampled."
 
@@ -51,7 +50,7 @@ def command(session: Session) -> None:
     drawn, encoded = apply(translator, source, GridRequest(), where="demo")
     predicted = drawn.image()
     figures = _figures(translator, encoded, predicted, truth)
-    text = ABOUT.format(latent=encoded.vectors.shape[1], slices=len(encoded.vectors), **figures)
+    text = ABOUT.format(slices=len(encoded.vectors), **figures)
     options = SaveOptions(dtype="auto", force=session.force)
     for path, image in zip(outputs, (source, predicted, truth), strict=False):
         save_image(path, image, options)

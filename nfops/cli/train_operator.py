@@ -10,7 +10,7 @@ from nfops.cli.progress import show_result, shown_progress
 
 EXAMPLES = [
     ("After fit-inr and encode", "nfops train-operator --recipe knee_pd2t2.yaml --data /data"),
-    ("An operator on fields, after fit-inr", "nfops train-operator -r brain_t1t2_oinr --set operator.minutes=60"),
+    ("An operator on fields, after fit-inr", "nfops train-operator -r brain_t1t2 --set operator.minutes=60"),
     ("With other candidates for the ridge", "nfops train-operator -r r.yaml --set operator.strengths=[0.1,1]"),
 ]
 
