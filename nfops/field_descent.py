@@ -4,11 +4,12 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from nfops.annotations import about
 from nfops.field_pairs import FieldPairs
 from nfops.progress import OnStep, Step, silent
 
@@ -20,18 +21,19 @@ LONGEST_GRADIENT = 1.0
 
 @dataclass(frozen=True)
 class DescentSettings:
-    """iterations: batches to learn from, or as many as `minutes` allow. batch: scans in one.
+    """How long, in which steps; the keys of a recipe."""
 
-    memory: of the running average of the weights, the one that is kept. looks: at the validation scans, evenly apart.
-    """
-
-    iterations: int
-    minutes: float | None
-    batch: int
-    learning_rate: float
-    weight_decay: float
-    memory: float
-    looks: int
+    iterations: int = field(default=20000, metadata=about("Batches to learn from.", low=1))
+    minutes: float | None = field(
+        default=None, metadata=about("Learn for so long at most; the learning rate's schedule knows.", above=0)
+    )
+    batch: int = field(default=4, metadata=about("Scans (or slices) of a batch.", low=1))
+    learning_rate: float = field(default=3e-3, metadata=about("Largest step size of AdamW (cosine schedule).", above=0))
+    weight_decay: float = field(default=1e-2, metadata=about("Weight decay of AdamW.", low=0))
+    memory: float = field(
+        default=0.995, metadata=about("Of the running average of the weights, which is what is kept.", low=0, high=1)
+    )
+    looks: int = field(default=20, metadata=about("Looks at the validation scans; the best weights win.", low=1))
 
 
 def descend(

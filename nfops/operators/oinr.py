@@ -14,22 +14,17 @@ from torch.nn import functional
 
 from nfops.annotations import about
 from nfops.continuous_convolution import ContinuousConvolution, prolong, restrict
-from nfops.field_descent import DescentSettings, descend
-from nfops.field_pairs import FieldPairs, Window, WorkingGrid
-from nfops.progress import OnStep, silent
+from nfops.field_operator import FieldOperator, FieldSettings
+from nfops.field_pairs import Window, WorkingGrid
 
 MOST_GROUPS, SMALLEST_GROUP = 8, 4
 """Of features that are normalised together, over the whole field of view."""
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(FieldSettings):
     """Levels of widths features with blocks residual blocks on the way down, as many on the way up (one at least)."""
 
-    spacing_mm: float | None = field(
-        default=None,
-        metadata=about("Of the working grid, in millimetres; without it, that of geometry.grid.", above=0),
-    )
     widths: tuple[int, ...] = field(
         default=(8, 16, 32, 64, 96),
         metadata=about("Features of each level, the finest first; each is twice as coarse as the one before.", low=1),
@@ -40,23 +35,6 @@ class Config:
     frequencies: int = field(
         default=2, metadata=about("Waves per axis that encode the position, the longest twice the view's.", low=0)
     )
-    mirror: tuple[int, ...] = field(
-        default=(),
-        metadata=about(
-            "Axes (0 is the first) along which the prediction from the mirrored scan is averaged in.", low=0
-        ),
-    )
-    iterations: int = field(default=20000, metadata=about("Batches to learn from.", low=1))
-    minutes: float | None = field(
-        default=None, metadata=about("Learn for so long at most; the learning rate's schedule knows.", above=0)
-    )
-    batch: int = field(default=4, metadata=about("Scans (or slices) of a batch.", low=1))
-    learning_rate: float = field(default=3e-3, metadata=about("Largest step size of AdamW (cosine schedule).", above=0))
-    weight_decay: float = field(default=1e-2, metadata=about("Weight decay of AdamW.", low=0))
-    memory: float = field(
-        default=0.995, metadata=about("Of the running average of the weights, which is what is kept.", low=0, high=1)
-    )
-    looks: int = field(default=20, metadata=about("Looks at the validation scans; the best weights win.", low=1))
 
     def __post_init__(self) -> None:
         if not self.widths or len(self.widths) != len(self.blocks):
@@ -92,19 +70,14 @@ class Stage(nn.ModuleList):
         return values
 
 
-class Operator(nn.Module):
+class Operator(FieldOperator):
     """source field -> target field, on any grid whose cells make up the coarser lattices."""
 
-    acts_on = "field"
-    form = "field"
-    needs_validation = True
+    config: Config
 
     def __init__(self, config: Config, source_channels: int, target_channels: int, window: Window) -> None:
-        super().__init__()
-        self.config = config
-        self.figures: dict[str, float] = {}
-        self.finest = window.spacing if config.spacing_mm is None else (config.spacing_mm,) * len(window.spacing)
-        self.extent, dims = window.extent, len(window.extent)
+        super().__init__(config, window)
+        dims = len(window.extent)
         levels = [tuple(w * 2**level for w in self.finest) for level in range(len(config.widths))]
         inputs = source_channels + 2 * config.frequencies * dims
         blocks = list(zip(config.widths, levels, config.blocks, strict=True))
@@ -128,20 +101,6 @@ class Operator(nn.Module):
         """About how many numbers are in memory at once for each point of the grid."""
         return 8 * self.config.widths[0] + 2 * self.lift.weight.shape[1]
 
-    def forward(self, values: Tensor, coords: Tensor, spacing: Tensor) -> Tensor:
-        """Values (B, C, *grid), coords (B, *grid, d) from the centre, spacing (d,) -> raw output (B, C', *grid).
-
-        Raises ValueError for a grid that is coarser than the narrowest kernel, or no whole number of coarse cells.
-        """
-        steps = tuple(float(step) for step in spacing)
-        position = self.encoded(coords)
-        result = self._translate(values, position, steps)
-        if self.training or not self.config.mirror:
-            return result
-        axes = [2 + axis for axis in self.config.mirror]
-        mirrored = [self._translate(values.flip(axis), position, steps).flip(axis) for axis in axes]
-        return torch.stack([result, *mirrored]).mean(dim=0)
-
     def encoded(self, coords: Tensor) -> Tensor:
         """(B, *grid, d) -> (B, 2 d frequencies, *grid), fixed by the training's field of view, never by a grid."""
         extent = torch.tensor(self.extent).to(coords)
@@ -149,8 +108,12 @@ class Operator(nn.Module):
         waves = [wave(k * phase) for k in range(1, self.config.frequencies + 1) for wave in (torch.sin, torch.cos)]
         return torch.cat(waves, dim=1) if waves else coords.new_empty(len(coords), 0, *coords.shape[1:-1])
 
-    def _translate(self, values: Tensor, position: Tensor, spacing: tuple[float, ...]) -> Tensor:
-        values = torch.cat([values, position], dim=1)
+    def translate(self, values: Tensor, coords: Tensor, spacing: tuple[float, ...]) -> Tensor:
+        """See `FieldOperator.forward`.
+
+        Raises ValueError for a grid that is coarser than the narrowest kernel, or no whole number of coarse cells.
+        """
+        values = torch.cat([values, self.encoded(coords)], dim=1)
         if values.ndim == 4:  # a third quicker on a CPU
             values = values.contiguous(memory_format=torch.channels_last)
         values = self.lift(values, spacing)
@@ -179,31 +142,3 @@ class Operator(nn.Module):
                 raise ValueError(f"a grid that covers {extent} is no whole number of cells of {wanted}")
             found.append((tuple(round(n) for n in cells), wanted))
         return found
-
-    def fit(self, pairs: FieldPairs, on_step: OnStep = silent) -> None:
-        """Learn from pairs on one working grid; the averaged weights that are best on the validation scans win."""
-        config = self.config
-        settings = DescentSettings(
-            config.iterations,
-            config.minutes,
-            config.batch,
-            config.learning_rate,
-            config.weight_decay,
-            config.memory,
-            config.looks,
-        )
-        self.figures = descend(_AtPlace(self, pairs), pairs, settings, on_step)
-
-
-class _AtPlace(nn.Module):
-    """An operator at the coordinates of its training grid."""
-
-    def __init__(self, operator: Operator, pairs: FieldPairs) -> None:
-        super().__init__()
-        self.operator = operator
-        self.coords, self.spacing = pairs.coords, pairs.spacing
-
-    def forward(self, values: Tensor) -> Tensor:
-        """(B, C, *grid) -> raw (B, C', *grid)."""
-        raw: Tensor = self.operator(values, self.coords.expand(len(values), *self.coords.shape), self.spacing)
-        return raw

@@ -1,0 +1,1 @@
+"""A Fourier neural operator as an operator of nfops."""

@@ -1,0 +1,1 @@
+"""A plain U-Net as an operator of nfops."""
