@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from nfops.annotations import about
 from nfops.continuous_convolution import ContinuousConvolution, prolong, restrict
-from nfops.field_operator import FieldOperator, FieldSettings
+from nfops.field_operator import FieldOperator, FieldSettings, channels_last
 from nfops.field_pairs import Window, WorkingGrid
 
 MOST_GROUPS, SMALLEST_GROUP = 8, 4
@@ -113,10 +113,7 @@ class Operator(FieldOperator):
 
         Raises ValueError for a grid that is coarser than the narrowest kernel, or no whole number of coarse cells.
         """
-        values = torch.cat([values, self.encoded(coords)], dim=1)
-        if values.ndim == 4:  # a third quicker on a CPU
-            values = values.contiguous(memory_format=torch.channels_last)
-        values = self.lift(values, spacing)
+        values = self.lift(channels_last(torch.cat([values, self.encoded(coords)], dim=1)), spacing)
         lattices, kept = self._lattices(values.shape[2:], spacing), []
         for level, blocks in enumerate(self.down):
             values = blocks(values, lattices[level][1])

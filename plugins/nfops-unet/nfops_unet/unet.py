@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nfops.annotations import about
-from nfops.field_operator import FieldOperator, FieldSettings
+from nfops.field_operator import FieldOperator, FieldSettings, channels_last
 from nfops.field_pairs import Window, WorkingGrid
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -83,8 +83,7 @@ class Operator(FieldOperator):
         """See `FieldOperator.forward`; the coordinates play no part. Raises ValueError for a grid not its own."""
         del coords
         self._check(tuple(values.shape[2:]), spacing)
-        if values.ndim == 4:  # quicker on a CPU
-            values = values.contiguous(memory_format=torch.channels_last)
+        values = channels_last(values)
         kept: list[Tensor] = []
         for level in self.down:
             values = level(self.pool(values) if kept else values)
