@@ -123,7 +123,7 @@ class Operator(FieldOperator):
         channels = []
         for axis, (place, extent) in enumerate(zip(places, self.extent, strict=True)):
             scaled = 2 / extent * place
-            channels.append(scaled.reshape(len(scaled), *(n if a == axis else 1 for a, n in enumerate(shape))))
+            channels.append(scaled.reshape(-1, *(n if a == axis else 1 for a, n in enumerate(shape))))
         return torch.stack([channel.expand(-1, *shape) for channel in channels], dim=1)
 
 

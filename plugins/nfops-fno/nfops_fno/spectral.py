@@ -34,7 +34,8 @@ class Axis:
 class SpectralConvolution(nn.Module):
     """(B, inputs, *grid) -> (B, outputs, *grid); it learns (K_1 .. K_d, 2^d, inputs, outputs), at no spacing.
 
-    modes: (K_1, .., K_d), the waves along each axis, the constant included.
+    modes: (K_1, .., K_d), the waves along each axis, the constant included. Bit a of a part says whether it is the sine
+    along axis a (the last bit: the last axis), of a way to turn, whether that axis is turned.
     """
 
     others: Tensor
@@ -46,8 +47,7 @@ class SpectralConvolution(nn.Module):
         scale = 1 / math.sqrt(ways * inputs)
         self.modes = tuple(modes)
         self.weight = nn.Parameter(scale * torch.randn(math.prod(modes), ways, inputs, outputs))
-        parts = torch.arange(ways)  # bit by bit: cos or sin along each axis, and whether that axis is turned
-        others = parts[:, None] ^ parts
+        others = torch.arange(ways)[:, None] ^ torch.arange(ways)  # (parts, ways) -> the part that is turned to this
         signs = reduce(torch.kron, [torch.tensor(TURN)] * len(modes)).gather(1, others)
         self.register_buffer("others", others, persistent=False)
         self.register_buffer("signs", signs, persistent=False)
@@ -55,30 +55,29 @@ class SpectralConvolution(nn.Module):
     def forward(self, values: Tensor, axes: Sequence[Axis]) -> Tensor:
         """axes: of the grid. Outside their points the field is 0."""
         for axis in reversed(axes):  # the last one, which then stands before the others
-            values = _product(values, axis.waves * axis.cells[..., None]).movedim(-1, 2)
+            values = _product(values, axis.waves * axis.cells[..., None]).movedim(1 + len(axes), 2)
         values = self._mix(values)
         for axis in axes:
-            values = _product(values.movedim(2, -1), axis.waves.transpose(1, 2))
+            values = _product(values.movedim(2, 1 + len(axes)), axis.waves.transpose(1, 2))
         return values
 
     def _mix(self, coefficients: Tensor) -> Tensor:
         """(B, inputs, 2 K_1, .., 2 K_d) -> (B, outputs, 2 K_1, .., 2 K_d): waves do not mix, features do."""
-        batch, dims = len(coefficients), len(self.modes)
+        batch, dims = coefficients.shape[0], len(self.modes)
+        parts, waves = range(2, 2 + 2 * dims, 2), range(3, 3 + 2 * dims, 2)  # of (B, inputs, 2, K_1, .., 2, K_d)
         split = coefficients.reshape(batch, -1, *(n for k in self.modes for n in (2, k)))
-        part_axes, wave_axes = range(2, 2 + 2 * dims, 2), range(3, 3 + 2 * dims, 2)
-        waves = split.permute(*wave_axes, 0, *part_axes, 1).reshape(-1, batch, 2**dims, split.shape[1])
-        turned = waves[:, :, self.others] * self.signs[..., None]  # (waves, B, to part, by way, inputs)
+        split = split.permute(*waves, 0, *parts, 1).reshape(len(self.weight), batch, 2**dims, -1)
+        turned = split[:, :, self.others] * self.signs[..., None]  # (waves, B, parts, ways, inputs)
         mixed = turned.flatten(3).flatten(1, 2) @ self.weight.flatten(1, 2)
         mixed = mixed.reshape(*self.modes, batch, *(2,) * dims, -1)
-        axes = [axis for pair in zip(range(dims + 1, 2 * dims + 1), range(dims), strict=True) for axis in pair]
-        return mixed.permute(dims, -1, *axes).reshape(batch, -1, *(2 * k for k in self.modes))
+        pairs = [axis for wave in range(dims) for axis in (dims + 1 + wave, wave)]
+        return mixed.permute(dims, 2 * dims + 1, *pairs).reshape(batch, -1, *(2 * k for k in self.modes))
 
 
 def waves_at(places: Tensor, period: float, modes: int) -> Tensor:
     """Positions (B, n) along an axis -> (B, n, 2 modes): cosines, then sines, of norm 1 over a period."""
     phase = (2 * math.pi / period) * places[..., None] * torch.arange(modes).to(places)
-    norm = torch.full((modes,), math.sqrt(2 / period)).to(places)
-    norm[0] = math.sqrt(1 / period)
+    norm = torch.tensor([math.sqrt(1 / period)] + [math.sqrt(2 / period)] * (modes - 1)).to(places)
     return torch.cat([norm * torch.cos(phase), norm * torch.sin(phase)], dim=-1)
 
 
