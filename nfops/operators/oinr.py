@@ -7,6 +7,7 @@ fixed in millimetres too; means over cells lead down, linear interpolation leads
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,10 @@ class Config:
         metadata=about(
             "Axes (0 is the first) along which the prediction from the mirrored scan is averaged in.", low=0
         ),
+    )
+    condition: Literal["none", "latent"] = field(
+        default="none",
+        metadata=about("What it sees beside the scan; latent: what ridge between the latents of both fields predicts."),
     )
     iterations: int = field(default=20000, metadata=about("Batches to learn from.", low=1))
     minutes: float | None = field(
