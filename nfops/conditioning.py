@@ -29,7 +29,8 @@ def with_prediction(engine: Engine, side: Side, working: WorkingGrid, values: Ar
 
 def ridge_arrays(ridge: Ridge) -> dict[str, Array]:
     """What a bundle keeps of a ridge, beside the arrays of its operator."""
-    return {CONDITION_PREFIX + name: getattr(ridge, name).astype(np.float32) for name in ("weight", "bias")}
+    arrays = {"weight": ridge.weight, "bias": ridge.bias}  # safetensors takes the bytes as they lie
+    return {CONDITION_PREFIX + name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
 
 
 def move_latents(bundle: Bundle, latents: Array) -> Array:
