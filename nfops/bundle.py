@@ -34,6 +34,11 @@ FREE_KEYS = ("operator.", "evaluate.", "description", "bundle", "data.root", "da
 NUMPY_OPERATORS = ("affine", "residual-mlp", "rbf-kernel", "forest")
 """Forms of operators that need no torch."""
 
+CONDITIONS = ("none", "latent")
+"""What an operator on fields may see beside the scan: nothing, or what the chain of latents predicts."""
+CONDITION_PREFIX = "latent."
+"""Of the chain's ridge among the arrays of such an operator."""
+
 FOREIGN_SUFFIXES = (".onnx", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".npy", ".npz")
 """Of other ways to store a model: pickles, arrays that may be pickles, graphs that may name files elsewhere."""
 
@@ -77,6 +82,11 @@ class Bundle:
     def acts_on_fields(self) -> bool:
         """Whether its operator goes from field to field, not from latent to latent."""
         return self.operator.get("form") == "field"
+
+    @property
+    def condition(self) -> str:
+        """What its operator on fields sees beside the scan, one of CONDITIONS."""
+        return str(self.operator.get("condition", "none"))
 
     @property
     def is_linear(self) -> bool:
@@ -213,16 +223,18 @@ def format_description() -> list[str]:
         "has none, target: backbone and its form, dimensions, anatomical axes, radius_mm or none for "
         "unit frames, half_extent and spacing in field coordinates, head, labels, channels, latent size, intensity "
         "map, the range that a predicted 0 and 1 stand for, encode settings), operator (its form, the figures of "
-        "its fit and, of one on fields, the spacing of its working grid), data (number of scans and patients, digests "
-        "of the table and of all images; no names; for fields trained step by step their curves: iteration, training "
-        "and validation loss, null where there was none), files (the sha256 of each file below).",
+        "its fit and, of one on fields, the spacing of its working grid and its condition), data (number of scans and "
+        "patients, digests of the table and of all images; no names; for fields trained step by step their curves: "
+        "iteration, training and validation loss, null where there was none), files (the sha256 of each file below).",
         "source.safetensors and, with a target, target.safetensors: the field's arrays (field.*) and prior_mean, "
         "prior_variance of its latents. A spline-basis field has field.mean (C, nodes...), field.basis (P, C, "
         "nodes...; 8-bit), field.basis_scale (P) and field.variance (P).",
         "operator.safetensors: the operator's arrays; an affine one has weight (P_out, P_in) and bias (P_out); an "
         "rbf-kernel centre, spread, perhaps basis (P_in, seen), support (S, seen), gamma, coefficients (S, P_out) and "
         "bias; a forest roots, feature, threshold, child and leaf of its nodes, values of its leaves (16-bit), "
-        "value_scale, basis and mean. It is absent until nfops train-operator has run.",
+        "value_scale, basis and mean. One on fields with condition latent has latent.weight (P_out, P_in) and "
+        "latent.bias (P_out) beside its own: ridge, whose prediction, decoded, it sees. The file is absent until nfops "
+        "train-operator has run.",
         "Loading checks every sha256, refuses a newer format_version, refuses arrays with NaN or of the wrong shape, "
         f"refuses a directory with files of other kinds of model ({', '.join(FOREIGN_SUFFIXES)}), and never reads any "
         "other file in it.",
@@ -295,6 +307,13 @@ def _check_shapes(bundle: Bundle) -> None:
     if bundle.has_operator and bundle.operator.get("form") == "affine":
         size = bundle.specs["target"].latent
         expected["operator"] = {"weight": (size, bundle.specs["source"].latent), "bias": (size,)}
+    if bundle.condition not in CONDITIONS:
+        what = f"its operator's condition is {bundle.condition!r}, expected one of {', '.join(CONDITIONS)}"
+        raise BundleError(bundle.path or "bundle", what, "it may need a newer nfops")
+    if bundle.has_operator and bundle.condition == "latent":
+        size = bundle.specs["target"].latent
+        ridge = {"weight": (size, bundle.specs["source"].latent), "bias": (size,)}
+        expected["operator"] = {CONDITION_PREFIX + name: shape for name, shape in ridge.items()}
     for part, shapes in expected.items():
         for name, shape in shapes.items():
             got = bundle.arrays.get(part, {}).get(name)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nfops.arrays import Array
-from nfops.bundle import Bundle
+from nfops.bundle import CONDITION_PREFIX, Bundle
 from nfops.codec_spec import CodecSpec
 from nfops.errors import BundleError, ComponentError
 from nfops.field_pairs import Window
@@ -118,10 +118,20 @@ def build_operator(settings: Section, source_size: int, target_size: int) -> Any
     return part.cls(settings.configure(part.config), source_size, target_size)
 
 
-def build_field_operator(settings: Section, channels: tuple[int, int], window: Window) -> Any:
-    """A new operator (an nn.Module) on fields; channels: of the source field, its coverage included, and the target."""
+def operator_condition(settings: Section) -> str:
+    """What an operator on fields wants to see beside the scan (see `bundle.CONDITIONS`), by its settings."""
+    return str(getattr(settings.configure(load_component("operator", settings.component).config), "condition", "none"))
+
+
+def build_field_operator(settings: Section, bundle: Bundle, condition: str) -> Any:
+    """A new operator (an nn.Module) on the fields of a bundle.
+
+    It is told the channels of its source, of a condition and the coverage included, and those of its target.
+    """
     part = load_component("operator", settings.component)
-    return part.cls(settings.configure(part.config), *channels, window)
+    source, target = bundle.specs["source"].channels, bundle.specs["target"].channels
+    seen = source + 1 + (target if condition == "latent" else 0)
+    return part.cls(settings.configure(part.config), seen, target, field_window(bundle))
 
 
 def field_window(bundle: Bundle) -> Window:
@@ -148,10 +158,13 @@ def load_operator(bundle: Bundle) -> nn.Module:
     """The operator of a bundle."""
     settings, source, target = bundle.section("operator"), bundle.specs["source"], bundle.specs["target"]
     if bundle.acts_on_fields:
-        operator = build_field_operator(settings, (source.channels + 1, target.channels), field_window(bundle))
+        operator = build_field_operator(settings, bundle, bundle.condition)
     else:
         operator = build_operator(settings, source.latent, target.latent)
-    _load_state(operator, bundle.arrays["operator"], "", f"{bundle.path}: operator")
+    arrays = bundle.arrays["operator"]
+    if bundle.condition == "latent":
+        arrays = {name: array for name, array in arrays.items() if not name.startswith(CONDITION_PREFIX)}
+    _load_state(operator, arrays, "", f"{bundle.path}: operator")
     operator.eval()
     if not bundle.acts_on_fields:
         _refuse_misfit(operator, source.latent, target.latent, f"{bundle.path}: operator")

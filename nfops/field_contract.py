@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nfops.bundle import CONDITION_PREFIX, CONDITIONS
 from nfops.contract_checks import (
     SEED,
     check_gradient,
@@ -38,7 +39,8 @@ def check_field_operator(cls: type[Any], config: Any, dims: int = 2) -> None:
     finite gradients; `fit(pairs, on_step)` is a function of the pairs and torch's seed and, where the target is the
     source turned upside down, better than the mean; all that it learned is in the state dict; `form` is "field".
     On smooth fields it gives nearly the same on finer grids, the more so the finer they are; a class that is bound to
-    one grid says `is_resolution_free = False`.
+    one grid says `is_resolution_free = False`. One whose settings have a `condition` takes any number of source
+    channels, and leaves names that begin with "latent." to the ridge beside it.
     """
     check_settings(cls, config)
     form = getattr(cls, "form", None)
@@ -55,6 +57,8 @@ def check_field_operator(cls: type[Any], config: Any, dims: int = 2) -> None:
     again, _ = _fitted(cls, config, dims)
     check_same("the same seed gave another fit", again(*inputs), values)
     check_state(operator, cls(config, 2, 1, WINDOW[dims]), inputs, values)
+    if hasattr(config, "condition"):
+        _check_condition(cls, config, dims, inputs)
     if getattr(cls, "is_resolution_free", True):
         _check_refinement(operator, pairs)
 
@@ -118,6 +122,16 @@ def _fitted(cls: type[Any], config: Any, dims: int) -> tuple[Any, ToyFields]:
     pairs = ToyFields(working, WINDOW[dims])
     operator.fit(pairs, check_step)
     return operator.eval(), pairs
+
+
+def _check_condition(cls: type[Any], config: Any, dims: int, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    """With a channel more; inputs: as of forward, without it."""
+    assert config.condition in CONDITIONS, f"condition should be one of {CONDITIONS}, got {config.condition!r}"
+    operator = cls(config, 3, 1, WINDOW[dims]).eval()
+    source, *place = inputs
+    checked_output(operator, (torch.cat([source[:, :1], source], dim=1), *place), (len(source), 1, *source.shape[2:]))
+    taken = [name for name in operator.state_dict() if name.startswith(CONDITION_PREFIX)]
+    assert not taken, f"{cls.__name__}: {taken[0]} begins with {CONDITION_PREFIX!r}, which is the ridge's"
 
 
 @torch.no_grad()

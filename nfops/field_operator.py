@@ -5,6 +5,7 @@ their network.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,10 @@ class FieldSettings(DescentSettings):
         metadata=about(
             "Axes (0 is the first) along which the prediction from the mirrored scan is averaged in.", low=0
         ),
+    )
+    condition: Literal["none", "latent"] = field(
+        default="none",
+        metadata=about("What it sees beside the scan; latent: what ridge between the latents of both fields predicts."),
     )
 
 

@@ -14,11 +14,13 @@ from torch import Tensor
 from nfops import torch_heads
 from nfops.arrays import Array
 from nfops.bundle import Bundle
-from nfops.codec import build_field_operator, field_window, state_arrays
+from nfops.codec import build_field_operator, field_window, operator_condition, state_arrays
 from nfops.codec_spec import CodecSpec
 from nfops.coding import encode_image
 from nfops.cohort import Pair
 from nfops.cohort_samples import Sampler, worker_count
+from nfops.condition_fitting import DrawnCondition, fit_condition
+from nfops.conditioning import ridge_arrays
 from nfops.engines import open_engine
 from nfops.engines.torch_engine import choose_device
 from nfops.errors import InputError
@@ -42,35 +44,50 @@ def fit_field_operator(
     Those of the validation splits choose the best weights. Raises InputError without training pairs.
     """
     torch.manual_seed(recipe.seed)
-    channels = bundle.specs["source"].channels + 1, bundle.specs["target"].channels
-    where = choose_device(device)
-    operator = build_field_operator(recipe.require_operator(), channels, field_window(bundle)).to(where)
+    section, where = recipe.require_operator(), choose_device(device)
+    condition = operator_condition(section)
+    operator = build_field_operator(section, bundle, condition).to(where)
     working: WorkingGrid = operator.working_grid
-    fields = CohortFields(recipe, bundle, working, pairs, where)
+    training = _training_pairs(recipe, pairs)
+    fields_alone = replace(bundle, arrays={side: bundle.arrays[side] for side in bundle.specs}, operator={})
+    engine, drawn = open_engine(fields_alone, where), None
+    if condition == "latent":
+        drawn = fit_condition(recipe, fields_alone, engine, working, training, on_step=on_step)
+    fields = CohortFields(recipe, bundle, working, pairs, where, condition=drawn)
     operator.fit(fields, on_step)
-    engine, side = open_engine(bundle, where), bundle.side("source")
-    encoded = [encode_image(engine, side, p.source, p.scan_id, p.source_scan) for p in fields.training]
+    side = bundle.side("source")
+    encoded = [encode_image(engine, side, p.source, p.scan_id, p.source_scan) for p in training]
     facts = {
         "form": "field",
+        "condition": condition,
         "rows": len(fields),
-        "figures": dict(getattr(operator, "figures", {})),
+        "figures": dict(getattr(operator, "figures", {})) | (drawn.ridges.figures if drawn else {}),
         "source_residual": residual_figures(np.array([latent.residual.mean() for latent in encoded])),
         "working": {"spacing": list(working.spacing), "multiple": working.multiple},
     }
-    arrays = {**bundle.arrays, "operator": state_arrays(operator)}
+    kept = state_arrays(operator) | (ridge_arrays(drawn.ridges.whole) if drawn else {})
+    arrays = {**bundle.arrays, "operator": kept}
     return replace(bundle, recipe=to_plain(recipe), arrays=arrays, operator=facts)
 
 
 class CohortFields:
-    """`FieldPairs` of a cohort: its scans through their continuous images, on one working grid about their centres."""
+    """`FieldPairs` of a cohort: its scans through their continuous images, on one working grid about their centres.
+
+    condition: what else is seen of every draw.
+    """
 
     def __init__(
-        self, recipe: Recipe, bundle: Bundle, working: WorkingGrid, pairs: Sequence[Pair], device: str
+        self,
+        recipe: Recipe,
+        bundle: Bundle,
+        working: WorkingGrid,
+        pairs: Sequence[Pair],
+        device: str,
+        *,
+        condition: DrawnCondition | None = None,
     ) -> None:
-        self.training = [pair for pair in pairs if pair.split in recipe.data.train]
-        if not self.training:
-            raise InputError(recipe.name, f"no rows of split {' or '.join(recipe.data.train)}")
-        self._device = device
+        self.training = _training_pairs(recipe, pairs)
+        self._device, self._condition = device, condition
         specs = bundle.specs["source"], bundle.specs["target"]
         self._head = Head(specs[1].head)
         self._is_bounded = [spec.is_label or spec.intensity.map != "none" for spec in specs]
@@ -121,8 +138,17 @@ class CohortFields:
             for values, is_bounded in zip((source, target), self._is_bounded, strict=True)
         )
         field = np.concatenate([source * seen[:, None], seen[:, None]], axis=1)
+        if self._condition is not None:
+            field = self._condition.extend(field, [pair.scan_id for pair in pairs])
         parts = (field, target, known[:, None])
         return FieldBatch(*(torch.from_numpy(np.ascontiguousarray(p, np.float32)).to(self._device) for p in parts))
+
+
+def _training_pairs(recipe: Recipe, pairs: Sequence[Pair]) -> list[Pair]:
+    """Those of the training splits. Raises InputError without any."""
+    if training := [pair for pair in pairs if pair.split in recipe.data.train]:
+        return training
+    raise InputError(recipe.name, f"no rows of split {' or '.join(recipe.data.train)}")
 
 
 def _sampler(recipe: Recipe, spec: CodecSpec, side: str, working: WorkingGrid, shape: tuple[int, ...]) -> Sampler:

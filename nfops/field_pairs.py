@@ -37,6 +37,8 @@ class FieldBatch:
     """source (B, C, *grid), target (B, C', *grid) and weights (B, 1, *grid), the part of a cell that is known.
 
     The last channel of the source says which part of a cell the scan covers; the others are 0 where it does not.
+    They are the scan's and, for an operator whose settings say `condition: latent`, those of the target that the chain
+    of latents predicts.
     """
 
     source: Any

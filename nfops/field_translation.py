@@ -11,13 +11,15 @@ import numpy as np
 from nfops.arrays import Array
 from nfops.bundle import Bundle
 from nfops.codec_spec import CodecSpec
-from nfops.coding import prepare
+from nfops.coding import encode_image, prepare
+from nfops.conditioning import move_latents, with_prediction
 from nfops.engines import Engine
 from nfops.errors import BundleError
 from nfops.field_pairs import WorkingGrid
 from nfops.grid import Grid
 from nfops.image import Header, Image
 from nfops.intensity import IntensityMap, from_channels
+from nfops.latents import Latent
 from nfops.rendering import Rendering
 from nfops.resampling import resample
 
@@ -34,11 +36,18 @@ class Translation:
 
 
 def translate_field(
-    engine: Engine, bundle: Bundle, image: Image, where: object = "image", whole: Image | None = None
+    engine: Engine,
+    bundle: Bundle,
+    image: Image,
+    where: object = "image",
+    whole: Image | None = None,
+    *,
+    encoded: Latent | None = None,
 ) -> Translation:
     """A scan through a bundle's field operator; `where` and `whole` as for `encode_image`, which has checked the scan.
 
-    Raises BundleError where the manifest does not say which working grid the operator needs.
+    encoded: the scan's latents where they are at hand; an operator with `condition: latent` sees what ridge makes of
+    them. Raises BundleError where the manifest does not say which working grid the operator needs.
     """
     source, target = bundle.specs["source"], bundle.specs["target"]
     aligned = image.reoriented(source.axes)
@@ -55,6 +64,9 @@ def translate_field(
         np.clip(values, 0, 1, out=values)
     np.clip(values[:, -1], 0, 1, out=values[:, -1])
     spacing = np.array(working.spacing)
+    if bundle.condition == "latent":
+        latents = (encoded or encode_image(engine, bundle.side("source"), image, where, whole)).vectors
+        values = with_prediction(engine, bundle.side("target"), working, values, move_latents(bundle, latents))
     made = engine.operate_field(values, _positions(values.shape[2:], spacing), spacing)
     return Translation(Image(_as_volume(made, target.dims), grid), aligned.grid, target)
 

@@ -8,13 +8,14 @@ import numpy as np
 
 from nfops.arrays import Array
 from nfops.bundle import Side
+from nfops.codec_spec import CodecSpec
 from nfops.engines import Engine
 from nfops.grid import Grid
 from nfops.image import Header, Image
 from nfops.intensity import IntensityMap, from_channels
 from nfops.latents import Latent
 from nfops.resampling import resample
-from nfops.sampling import lattice_of
+from nfops.sampling import Lattice, lattice_of
 
 SLAB_VALUES = 1 << 22
 """About how many values of the output are in memory at once while it is written."""
@@ -93,14 +94,8 @@ class _Painter:
         if not latent.frame.is_aligned(aligned):
             return self._decode_points(aligned)
         lattice = lattice_of(aligned, latent.frame, spec.spacing)
-        part = lattice.inside(np.array(spec.half_extent))
         vectors = latent.vectors if rows is None else latent.vectors[rows]
-        if lattice[part].shape == lattice.shape:
-            decoded = self.engine.decode(self.side.name, vectors, lattice)
-        else:
-            decoded = self._outside((len(vectors), spec.channels, *lattice.shape))
-            if lattice[part].size:
-                decoded[:, :, *part] = self.engine.decode(self.side.name, vectors, lattice[part])
+        decoded = decode_within(self.engine, self.side, vectors, lattice)
         whole = decoded[0] if rows is None else np.moveaxis(decoded, 0, -1)
         if spec.dims > 1:
             return np.asarray(whole)
@@ -110,7 +105,7 @@ class _Painter:
         """As `_decode`, where the grid's axes are not the scan's: point by point, not for slices."""
         coords = self.latent.frame.coords(aligned.points_mm())
         inside = (np.abs(coords) <= np.array(self.side.spec.half_extent) * (1 + 1e-6)).all(axis=-1)
-        decoded: Array = self._outside((1, self.side.spec.channels, *aligned.shape))[0]
+        decoded: Array = _outside(self.side.spec, (1, self.side.spec.channels, *aligned.shape))[0]
         if inside.any():
             decoded[:, inside] = self.engine.decode_points(self.side.name, self.latent.vectors, coords[inside])
         return decoded
@@ -121,13 +116,6 @@ class _Painter:
         if spec.is_label:
             return float(spec.labels[0]) if spec.head == "softmax" and self.units != "probability" else 0.0
         return float(self.latent.scales[0].low[0]) if self.units == "scan" else float(spec.range_low[0])
-
-    def _outside(self, shape: tuple[int, ...]) -> Array:
-        """(B, C, ...): what a field is outside its domain, 0 or surely the first label."""
-        values = np.zeros(shape, np.float32)
-        if self.side.spec.head == "softmax":
-            values[:, 0] = 1
-        return values
 
     def _in_units(self, decoded: Array, rows: list[int] | None) -> Array:
         """Decoded values -> labels, probabilities or intensities; slices last."""
@@ -140,6 +128,25 @@ class _Painter:
         if rows is None:
             return scales[0].inverse(decoded)
         return np.stack([scales[row].inverse(decoded[..., k]) for k, row in enumerate(rows)], axis=-1)
+
+
+def decode_within(engine: Engine, side: Side, vectors: Array, lattice: Lattice) -> Array:
+    """Latents (B, P) on a lattice that may reach beyond the field's domain -> (B, C, *lattice.shape)."""
+    part = lattice.inside(np.array(side.spec.half_extent))
+    if lattice[part].shape == lattice.shape:
+        return engine.decode(side.name, vectors, lattice)
+    decoded = _outside(side.spec, (len(vectors), side.spec.channels, *lattice.shape))
+    if lattice[part].size:
+        decoded[:, :, *part] = engine.decode(side.name, vectors, lattice[part])
+    return decoded
+
+
+def _outside(spec: CodecSpec, shape: tuple[int, ...]) -> Array:
+    """(B, C, ...): what a field is outside its domain, 0 or surely the first label."""
+    values = np.zeros(shape, np.float32)
+    if spec.head == "softmax":
+        values[:, 0] = 1
+    return values
 
 
 def _slices_on(grid: Grid, axes: tuple[str, ...], latent: Latent) -> list[int] | None:

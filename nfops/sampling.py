@@ -130,6 +130,12 @@ def lattice_of(grid: Grid, frame: Frame, spacing: Sequence[float]) -> Lattice:
     )
 
 
+def centred_lattice(shape: Sequence[int], width: Sequence[float], spacing: Sequence[float]) -> Lattice:
+    """Cells about the centre of a field: how many and how wide (d,), in coordinates; sub-points as in `lattice_of`."""
+    axes = zip(shape, width, spacing, strict=True)
+    return Lattice(tuple(_cells((np.arange(n) + 0.5 - n / 2) * w, float(w), s) for n, w, s in axes))
+
+
 def _cells(centres: Array, width: float, spacing: float) -> Array:
     """(n,) centres of cells -> (n, q) sub-points, q the number of training spacings that a cell covers."""
     q = max(1, round(width / spacing))

@@ -48,7 +48,7 @@ def score_pair(engine: Engine, bundle: Bundle, pair: Pair, mean_latent: Array) -
         return compare(target.spec, drawn, pair.target)
 
     if bundle.acts_on_fields:
-        translated = translate_field(engine, bundle, pair.source, pair.scan_id, pair.source_scan)
+        translated = translate_field(engine, bundle, pair.source, pair.scan_id, pair.source_scan, encoded=encoded)
         result = compare(target.spec, draw_translation(translated, pair.target.grid).image(), pair.target)
     else:
         result = target_metrics(engine.operate(encoded.vectors))

@@ -72,7 +72,8 @@ def apply(
     grid = output_grid(image, source.spec, request)
     encoded = encode_image(translator.engine, source, image, where)
     if translator.bundle.acts_on_fields:
-        drawn = draw_translation(translate_field(translator.engine, translator.bundle, image, where), grid, soft=soft)
+        made = translate_field(translator.engine, translator.bundle, image, where, encoded=encoded)
+        drawn = draw_translation(made, grid, soft=soft)
     else:
         predicted = replace(encoded, vectors=translator.engine.operate(encoded.vectors))
         drawn = render(translator.engine, target, predicted, grid, "probability" if soft else "output-range")
