@@ -147,8 +147,8 @@ def test_field_operators_are_refused_by_name_and_left_out_of_all(blobs, monkeypa
     chosen, warnings = choose_operators(load_recipe(blobs.recipe), "all")
     assert "svr" not in chosen
     assert "oinr" not in chosen
-    assert [next(name for name in ("oinr", "svr") if name in warning) for warning in warnings] == ["oinr", "svr"]
-    assert all("acts on fields" in warning for warning in warnings)
+    of_fields = [warning for warning in warnings if "acts on fields" in warning]
+    assert [next(name for name in ("oinr", "svr") if name in warning) for warning in of_fields] == ["oinr", "svr"]
 
 
 def test_a_dry_run_names_the_operators(blobs, tmp_path):

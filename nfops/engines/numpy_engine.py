@@ -10,7 +10,7 @@ from nfops import splines
 from nfops.arrays import Array
 from nfops.bundle import Bundle
 from nfops.codec_spec import CodecSpec
-from nfops.engines.numpy_operators import open_operator
+from nfops.engines.numpy_operators import mean_of, open_members
 from nfops.errors import BundleError
 from nfops.heads import Head
 from nfops.sampling import Lattice
@@ -160,7 +160,7 @@ class NumpyEngine:
 
     def __init__(self, bundle: Bundle) -> None:
         self._fields = {side: SplineField(spec, bundle.arrays[side]) for side, spec in bundle.specs.items()}
-        self._operate = open_operator(bundle) if bundle.has_operator else None
+        self._members = open_members(bundle) if bundle.has_operator else []
 
     def pose(self, side: str, lattice: Lattice, values: Array, weights: Array | None) -> SplineProblem:
         """See `Engine.pose`."""
@@ -168,11 +168,15 @@ class NumpyEngine:
 
     def operate(self, latents: Array) -> Array:
         """See `Engine.operate`."""
-        if self._operate is None:
-            raise BundleError("bundle", "it has no operator yet", "run `nfops train-operator`")
-        return self._operate(latents)
+        return mean_of(self.operate_each(latents))
 
-    def operate_field(self, values: Array, coords: Array, spacing: Array) -> Array:
+    def operate_each(self, latents: Array) -> Array:
+        """See `Engine.operate_each`."""
+        if not self._members:
+            raise BundleError("bundle", "it has no operator yet", "run `nfops train-operator`")
+        return np.stack([member(latents) for member in self._members])
+
+    def operate_field(self, values: Array, coords: Array, spacing: Array) -> tuple[Array, Array | None]:
         """See `Engine.operate_field`; `open_engine` takes the one of torch for operators on fields."""
         del values, coords, spacing
         raise BundleError("bundle", "its operator acts on fields, which needs torch")

@@ -27,7 +27,7 @@ def summarise_operators(
             "operator": name,
             "key": "result" if name == names[0] else PREFIX + name,
             "settings": dict(settings_of_operator(recipe, name)),
-            "needs_validation": stops_by_validation(name),
+            "needs_validation": stops_by_validation(recipe, name),
             "seconds": float(np.median([fit["seconds"] for fit in fits])),
             "megabytes": float(np.median([fit["megabytes"] for fit in fits])),
             "fits": [dict(fit["figures"]) for fit in fits],

@@ -8,12 +8,12 @@ import numpy as np
 
 from nfops.bundle import Bundle
 from nfops.cohort import Pair
-from nfops.errors import ComponentError, UsageError
+from nfops.errors import ComponentError, RecipeError, UsageError
 from nfops.evaluation.model import Model
 from nfops.image import Image
 from nfops.node import Mark, node_from_plain
 from nfops.recipe import Recipe
-from nfops.registry import list_components, load_component
+from nfops.registry import list_components, load_component, stated
 from nfops.schema import Section, to_plain
 
 OPTION, ALL = "--operators", "all"
@@ -57,7 +57,7 @@ def choose_operators(recipe: Recipe, asked: str) -> tuple[tuple[str, ...], tuple
     """The operators to fit beside the recipe's own ("linear,svr", "all" or ""), and warnings of those left out.
 
     Raises UsageError for a list that is none and for operators that do not act on latents, ComponentError for those
-    that cannot be used. "all" leaves both out.
+    that cannot be used, RecipeError for those without defaults. "all" leaves all of them out.
     """
     if not asked:
         return (), ()
@@ -74,7 +74,7 @@ def choose_operators(recipe: Recipe, asked: str) -> tuple[tuple[str, ...], tuple
         try:
             _require_fit(recipe, name)
             chosen.append(name)
-        except (ComponentError, UsageError) as error:
+        except (ComponentError, RecipeError, UsageError) as error:  # an ensemble has no settings by default
             warnings.append(f"Not compared: {error.message}.")
     return tuple(name for name in chosen if name != own), tuple(warnings)
 
@@ -93,9 +93,11 @@ def settings_of_operator(recipe: Recipe, name: str) -> Mapping[str, Any]:
     return dict(to_plain(with_operator(recipe, name).require_operator().configure(part.config)))
 
 
-def stops_by_validation(name: str) -> bool:
+def stops_by_validation(recipe: Recipe, name: str) -> bool:
     """Whether its fit asks for scans that it does not learn from; it does unless it says that it does not."""
-    return bool(getattr(load_component("operator", name).cls, "needs_validation", True))
+    part = load_component("operator", name)
+    config = with_operator(recipe, name).require_operator().configure(part.config)
+    return bool(stated(part.cls, config, "needs_validation", True))
 
 
 def _require_fit(recipe: Recipe, name: str) -> None:

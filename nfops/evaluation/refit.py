@@ -83,4 +83,4 @@ def needs_validation(recipe: Recipe, rivals: tuple[str, ...] = ()) -> bool:
         return True
     if recipe.operator is None:
         return False
-    return any(map(stops_by_validation, (recipe.operator.component, *rivals)))
+    return any(stops_by_validation(recipe, name) for name in (recipe.operator.component, *rivals))
