@@ -73,10 +73,16 @@ def _in_words(kind: Any) -> str:
         return " or ".join(map(_in_words, args))
     if origin is tuple:
         count = "" if args[-1] is Ellipsis else f"{len(args)} "
-        each = {_PLURALS.get(part) or f"values, each {_in_words(part)}" for part in args if part is not Ellipsis}
+        each = {_in_plural(part) for part in args if part is not Ellipsis}
         return f"a list of {count}{each.pop() if len(each) == 1 else 'values'}"
     if origin is dict and args[0] is str:
         return f"a section whose values are {_in_words(args[1])}"
     if dataclasses.is_dataclass(kind):
         return "a section"
     raise TypeError(f"settings cannot be of type {kind}")
+
+
+def _in_plural(kind: Any) -> str:
+    if dataclasses.is_dataclass(kind):
+        return "sections"
+    return _PLURALS.get(kind) or f"values, each {_in_words(kind)}"

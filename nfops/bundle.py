@@ -89,9 +89,15 @@ class Bundle:
         return str(self.operator.get("condition", "none"))
 
     @property
+    def operator_forms(self) -> tuple[str, ...]:
+        """The form of its operator; those of the members of an ensemble on latents."""
+        form, members = self.operator.get("form"), self.operator.get("members")
+        return tuple(map(str, members)) if form == "ensemble" and isinstance(members, list) else (str(form),)
+
+    @property
     def is_linear(self) -> bool:
         """Whether latents and prediction are linear in the scan: spline-basis fields, an affine operator if any."""
-        return self.codes_in_numpy and (not self.has_operator or self.operator.get("form") == "affine")
+        return self.codes_in_numpy and (not self.has_operator or set(self.operator_forms) == {"affine"})
 
     @property
     def codes_in_numpy(self) -> bool:
@@ -101,7 +107,7 @@ class Bundle:
     @property
     def runs_in_numpy(self) -> bool:
         """Whether it can be applied without torch."""
-        return self.codes_in_numpy and (not self.has_operator or self.operator.get("form") in NUMPY_OPERATORS)
+        return self.codes_in_numpy and (not self.has_operator or set(self.operator_forms) <= set(NUMPY_OPERATORS))
 
     def side(self, name: str) -> Side:
         """The "source" or the "target", with the prior of its latents. Raises BundleError for a target it has not."""
@@ -222,18 +228,21 @@ def format_description() -> list[str]:
         "software that fitted it), seed, recipe (the resolved one, complete), specs (for source and, unless the recipe "
         "has none, target: backbone and its form, dimensions, anatomical axes, radius_mm or none for "
         "unit frames, half_extent and spacing in field coordinates, head, labels, channels, latent size, intensity "
-        "map, the range that a predicted 0 and 1 stand for, encode settings), operator (its form, the figures of "
-        "its fit and, of one on fields, the spacing of its working grid and its condition), data (number of scans and "
-        "patients, digests of the table and of all images; no names; for fields trained step by step their curves: "
-        "iteration, training and validation loss, null where there was none), files (the sha256 of each file below).",
+        "map, the range that a predicted 0 and 1 stand for, encode settings), operator (its form, those of the "
+        "members of an ensemble on latents, the figures of its fit, source_residual: what the source field leaves of "
+        "training scans, spread: how far the members of an ensemble lie apart on validation or training scans and, of "
+        "one on fields, the spacing of its working grid and its condition), data (number of scans and patients, "
+        "digests of the table and of all images; no names; for fields trained step by step their curves: iteration, "
+        "training and validation loss, null where there was none), files (the sha256 of each file below).",
         "source.safetensors and, with a target, target.safetensors: the field's arrays (field.*) and prior_mean, "
         "prior_variance of its latents. A spline-basis field has field.mean (C, nodes...), field.basis (P, C, "
         "nodes...; 8-bit), field.basis_scale (P) and field.variance (P).",
         "operator.safetensors: the operator's arrays; an affine one has weight (P_out, P_in) and bias (P_out); an "
         "rbf-kernel centre, spread, perhaps basis (P_in, seen), support (S, seen), gamma, coefficients (S, P_out) and "
         "bias; a forest roots, feature, threshold, child and leaf of its nodes, values of its leaves (16-bit), "
-        "value_scale, basis and mean. One on fields with condition latent has latent.weight (P_out, P_in) and "
-        "latent.bias (P_out) beside its own: ridge, whose prediction, decoded, it sees. The file is absent until nfops "
+        "value_scale, basis and mean; an ensemble those of its members, as members.0.weight. One on fields with "
+        "condition latent has latent.weight (P_out, P_in) and latent.bias (P_out) beside its own: ridge, whose "
+        "prediction, decoded, it sees. The file is absent until nfops "
         "train-operator has run.",
         "Loading checks every sha256, refuses a newer format_version, refuses arrays with NaN or of the wrong shape, "
         f"refuses a directory with files of other kinds of model ({', '.join(FOREIGN_SUFFIXES)}), and never reads any "

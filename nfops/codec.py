@@ -14,7 +14,7 @@ from nfops.errors import BundleError, ComponentError
 from nfops.field_pairs import Window
 from nfops.heads import Head
 from nfops.recipe import Recipe
-from nfops.registry import load_component
+from nfops.registry import load_component, stated
 from nfops.sampling import Domain
 from nfops.schema import Section
 
@@ -106,16 +106,22 @@ def build_backbone(settings: Section, domain: Domain, channels: int) -> Any:
 
 
 def operator_acts_on(recipe: Recipe) -> str:
-    """What the operator of a recipe takes: "latent" or "field". Raises ComponentError for one that is not there."""
-    return str(getattr(load_component("operator", recipe.require_operator().component).cls, "acts_on", "latent"))
+    """What the operator of a recipe takes: "latent" or "field".
+
+    Raises ComponentError for one that is not there, RecipeError for settings that it does not take.
+    """
+    section = recipe.require_operator()
+    part = load_component("operator", section.component)
+    return str(stated(part.cls, section.configure(part.config), "acts_on", "latent"))
 
 
 def build_operator(settings: Section, source_size: int, target_size: int) -> Any:
     """A new operator (an nn.Module) from a recipe's `operator` section."""
     part = load_component("operator", settings.component)
-    if getattr(part.cls, "acts_on", "latent") != "latent":
-        raise ComponentError(settings.where, f"{settings.component} acts on {part.cls.acts_on}s, expected latents")
-    return part.cls(settings.configure(part.config), source_size, target_size)
+    config = settings.configure(part.config)
+    if (acts_on := stated(part.cls, config, "acts_on", "latent")) != "latent":
+        raise ComponentError(settings.where, f"{settings.component} acts on {acts_on}s, expected latents")
+    return part.cls(config, source_size, target_size)
 
 
 def operator_condition(settings: Section) -> str:

@@ -43,6 +43,12 @@ def check_items_are_alone(module: Any, inputs: tuple[Tensor, ...], values: Tenso
     check_same("an item's value depends on the rest of its batch", alone, values)
 
 
+def check_members(module: Any, inputs: tuple[Tensor, ...], values: Tensor) -> None:
+    """`values` is the output, and where there is `each`, the mean of what that gives."""
+    if hasattr(module, "each"):
+        check_same("the mean of each() is not what forward gives", module.each(*inputs).mean(dim=0), values)
+
+
 def check_gradient(module: Any, *inputs: Tensor) -> None:
     """With respect to the last input."""
     latents = inputs[-1].clone().requires_grad_()

@@ -12,6 +12,7 @@ from nfops.contract_checks import (
     SEED,
     check_gradient,
     check_items_are_alone,
+    check_members,
     check_same,
     check_settings,
     check_state,
@@ -19,6 +20,7 @@ from nfops.contract_checks import (
     checked_output,
 )
 from nfops.field_pairs import FieldBatch, Window, WorkingGrid
+from nfops.registry import stated
 
 SCANS = 12
 WINDOW = {
@@ -43,14 +45,15 @@ def check_field_operator(cls: type[Any], config: Any, dims: int = 2) -> None:
     channels, and leaves names that begin with "latent." to the ridge beside it.
     """
     check_settings(cls, config)
-    form = getattr(cls, "form", None)
-    assert form == "field", f"{cls.__name__}.form should be 'field', got {form!r}"
     operator, pairs = _fitted(cls, config, dims)
+    form = getattr(operator, "form", None)
+    assert form == "field", f"{cls.__name__}.form should be 'field', got {form!r}"
     batch = pairs.draw(range(3), 1)
     inputs = batch.source, pairs.coords.expand(3, *pairs.coords.shape), pairs.spacing
     values = checked_output(operator, inputs, tuple(batch.target.shape))
     error, spread = float(((values - batch.target) ** 2).mean()), float(batch.target.var(dim=0).mean())
     assert error < spread, f"after fit the error on a toy problem is {error:.3g}, the mean's is {spread:.3g}"
+    check_members(operator, inputs, values)
     alone = _At(operator, pairs)
     check_items_are_alone(alone, (batch.source,), values)
     check_gradient(alone, batch.source)
@@ -59,7 +62,7 @@ def check_field_operator(cls: type[Any], config: Any, dims: int = 2) -> None:
     check_state(operator, cls(config, 2, 1, WINDOW[dims]), inputs, values)
     if hasattr(config, "condition"):
         _check_condition(cls, config, dims, inputs)
-    if getattr(cls, "is_resolution_free", True):
+    if stated(cls, config, "is_resolution_free", True):
         _check_refinement(operator, pairs)
 
 

@@ -6,6 +6,7 @@ It needs the specs of the bundle's fields (frame, axes, intensities, heads), and
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,12 +26,14 @@ from nfops.engines import open_engine
 from nfops.engines.torch_engine import choose_device
 from nfops.errors import InputError
 from nfops.field_pairs import FieldBatch, WorkingGrid
+from nfops.field_translation import translate_field
 from nfops.heads import Head
 from nfops.operator_fitting import decoded_scores, dice_loss, residual_figures
 from nfops.progress import OnStep, silent
 from nfops.recipe import Recipe
 from nfops.sampling import Domain
 from nfops.schema import to_plain
+from nfops.spread import evenly, spread_figures
 
 VALIDATED_AT_ONCE = 4
 """Scans."""
@@ -67,7 +70,22 @@ def fit_field_operator(
     }
     kept = state_arrays(operator) | (ridge_arrays(drawn.ridges.whole) if drawn else {})
     arrays = {**bundle.arrays, "operator": kept}
-    return replace(bundle, recipe=to_plain(recipe), arrays=arrays, operator=facts)
+    fitted = replace(bundle, recipe=to_plain(recipe), arrays=arrays, operator=facts)
+    if hasattr(operator, "each"):
+        fitted = replace(fitted, operator=facts | _usual_spread(recipe, fitted, pairs, where))
+    return fitted
+
+
+def _usual_spread(recipe: Recipe, fitted: Bundle, pairs: Sequence[Pair], device: str) -> dict[str, Any]:
+    """How far the members lie apart on validation scans, or on training scans where there are none."""
+    learned = recipe.data.train
+    training = [pair for pair in pairs if pair.split in learned]
+    watched = [pair for pair in pairs if pair.split not in learned and pair.split in recipe.data.validation]
+    of, some = ("validation", watched) if watched else ("training", training)
+    engine = open_engine(fitted, device)
+    made = (translate_field(engine, fitted, p.source, p.scan_id, p.source_scan) for p in some[evenly(len(some))])
+    spreads = [one.spread for one in made if one.spread is not None]
+    return {"spread": spread_figures(spreads, of)} if spreads else {}
 
 
 class CohortFields:

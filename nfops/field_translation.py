@@ -22,17 +22,19 @@ from nfops.intensity import IntensityMap, from_channels
 from nfops.latents import Latent
 from nfops.rendering import Rendering
 from nfops.resampling import resample
+from nfops.spread import field_spread
 
 
 @dataclass(frozen=True, eq=False)
 class Translation:
     """values: (C', I, J, K) on the working grid, 0..1 or probabilities. view: the scan's own grid, beyond which there
-    is nothing. spec: of the target.
+    is nothing. spec: of the target. spread: of an ensemble's members on the working grid, None for other operators.
     """
 
     values: Image
     view: Grid
     spec: CodecSpec
+    spread: float | None = None
 
 
 def translate_field(
@@ -67,8 +69,9 @@ def translate_field(
     if bundle.condition == "latent":
         latents = (encoded or encode_image(engine, bundle.side("source"), image, where, whole)).vectors
         values = with_prediction(engine, bundle.side("target"), working, values, move_latents(bundle, latents))
-    made = engine.operate_field(values, _positions(values.shape[2:], spacing), spacing)
-    return Translation(Image(_as_volume(made, target.dims), grid), aligned.grid, target)
+    made, deviation = engine.operate_field(values, _positions(values.shape[2:], spacing), spacing)
+    spread = None if deviation is None else field_spread(deviation, values[:, -1])
+    return Translation(Image(_as_volume(made, target.dims), grid), aligned.grid, target, spread)
 
 
 def draw_translation(translation: Translation, grid: Grid, *, soft: bool = False) -> Rendering:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +16,14 @@ from nfops.bundle import Bundle
 from nfops.codec import Codec, build_operator, load_codec, state_arrays
 from nfops.cohort import Pair
 from nfops.cohort_samples import Sampler
+from nfops.engines import open_engine
 from nfops.heads import Head
 from nfops.latents import LatentTable
 from nfops.metrics import dice
 from nfops.progress import OnStep, Step, silent
 from nfops.recipe import Recipe
 from nfops.schema import to_plain
+from nfops.spread import evenly, latent_spreads, spread_figures
 
 POINTS = 512
 """Nodes at which a step of training looks at the decoded field."""
@@ -41,14 +44,29 @@ def fit_operator(
     training = {side: table.where(np.isin(table.splits, recipe.data.train)) for side, table in tables.items()}
     objective = DecodedObjective(recipe, bundle, tables, pairs, on_step)
     operator.fit(training["source"], training["target"], objective, on_step)
-    figures = {
+    facts: dict[str, Any] = {
         "form": getattr(operator, "form", "torch"),
         "rows": len(training["source"]),
         "figures": dict(getattr(operator, "figures", {})),
         "source_residual": residual_figures(training["source"].residual[training["source"].copies == 0]),
     }
+    if forms := getattr(operator, "forms", ()):
+        facts["members"] = list(forms)
     arrays = {**bundle.arrays, "operator": state_arrays(operator)}
-    return replace(bundle, recipe=to_plain(recipe), arrays=arrays, operator=figures)
+    fitted = replace(bundle, recipe=to_plain(recipe), arrays=arrays, operator=facts)
+    if hasattr(operator, "each"):
+        fitted = replace(fitted, operator=facts | _usual_spread(recipe, fitted, tables["source"]))
+    return fitted
+
+
+def _usual_spread(recipe: Recipe, fitted: Bundle, table: LatentTable) -> dict[str, Any]:
+    """How far the members lie apart on validation scans, or on training scans where there are none."""
+    training, original = np.isin(table.splits, recipe.data.train), table.copies == 0
+    watched = ~training & np.isin(table.splits, recipe.data.validation) & original
+    of, rows = ("validation", watched) if watched.any() else ("training", training & original)
+    latents = table.where(rows).vectors
+    spreads = latent_spreads(open_engine(fitted), fitted.specs["target"], latents[evenly(len(latents))])
+    return {} if spreads is None else {"spread": spread_figures(spreads, of)}
 
 
 def residual_figures(residual: Array) -> dict[str, float]:

@@ -42,6 +42,13 @@ class LoadedComponent:
     cls: type[Any]
 
 
+def stated(cls: type[Any], config: Any, name: str, default: Any) -> Any:
+    """What an operator states under a name (`acts_on`): its settings where they decide, as an ensemble's do, else
+    its class.
+    """
+    return getattr(config, name, getattr(cls, name, default))
+
+
 _Found: TypeAlias = tuple[Component, str]
 """A component and the path of its module."""
 

@@ -22,6 +22,7 @@ from nfops.contract_checks import (
     TOLERANCE,
     check_gradient,
     check_items_are_alone,
+    check_members,
     check_same,
     check_settings,
     check_state,
@@ -30,6 +31,7 @@ from nfops.contract_checks import (
 )
 from nfops.field_contract import check_field_operator
 from nfops.latents import LatentTable
+from nfops.registry import stated
 from nfops.sampling import Domain, FieldSamples
 
 PATIENTS = 24
@@ -73,15 +75,17 @@ def check_operator(cls: type[Any], config: Any, source_size: int = 5, target_siz
     (B, P_out), item by item, with finite gradients; `fit(source, target, objective, on_step)` is a function of the
     tables and torch's seed and, on a linear toy problem, better than the mean; all that it learned is in the state
     dict; `form`, if defined, is a word; `needs_validation`, if defined, says whether `fit` asks for `objective.score`
-    (else evaluation thinks so).
+    (else evaluation thinks so); `each`, if defined, takes what forward takes to (M, ...), whose mean forward gives:
+    how far these lie apart is told of every scan. Where settings decide on `acts_on` or `needs_validation`, the config
+    has them.
     """
     check_settings(cls, config)
-    acts_on = getattr(cls, "acts_on", None)
+    acts_on = stated(cls, config, "acts_on", None)
     assert acts_on in {"latent", "field"}, f"{cls.__name__}.acts_on should be 'latent' or 'field', got {acts_on!r}"
     if acts_on == "field":
         check_field_operator(cls, config)
         return
-    needs = getattr(cls, "needs_validation", True)
+    needs = stated(cls, config, "needs_validation", True)
     assert isinstance(needs, bool), f"{cls.__name__}.needs_validation should be a bool, got {needs!r}"
     source, target = _toy_tables(source_size, target_size)
     operator = _fitted_operator(cls, config, source, target)
@@ -90,6 +94,7 @@ def check_operator(cls: type[Any], config: Any, source_size: int = 5, target_siz
     error, spread = float(((values.numpy() - truth) ** 2).mean()), float(truth.var(axis=0).mean())
     assert error < spread, f"after fit the error on a linear toy problem is {error:.3g}, the mean's is {spread:.3g}"
     check_items_are_alone(operator, (latents[:3],), values[:3])
+    check_members(operator, (latents,), values)
     check_gradient(operator, latents[:3])
     again = _fitted_operator(cls, config, source, target)
     check_same("the same seed gave another fit", again(latents), values)
@@ -110,7 +115,7 @@ def _fitted_operator(cls: type[Any], config: Any, source: LatentTable, target: L
     operator = cls(config, source.vectors.shape[1], target.vectors.shape[1])
     objective = ToyObjective(source, target)
     operator.fit(source, target, objective, check_step)
-    told = getattr(cls, "needs_validation", True)
+    told = stated(cls, config, "needs_validation", True)
     assert told or not objective.is_scored, f"{cls.__name__}.needs_validation is False, but fit asked for a score"
     return operator.eval()
 

@@ -293,7 +293,7 @@ def test_where_the_sidecar_cannot_be_written_there_is_no_new_output_and_the_old_
 
 def test_json_describes_the_output(shades, scan, here):
     found = nfops("apply", *shades.options(), scan, "--out", "t.nii", "--json").document
-    keys = {"input", "output", "shape", "spacing_mm", "affine", "sha256", "seconds", "warnings"}
+    keys = {"input", "output", "shape", "spacing_mm", "affine", "sha256", "seconds", "warnings", "quality"}
     assert found.keys() == keys
     assert found["sha256"] == hashlib.sha256((here / "t.nii").read_bytes()).hexdigest()
 

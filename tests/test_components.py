@@ -7,12 +7,16 @@ import torch
 from torch import nn
 
 from nfops.latents import LatentTable
+from nfops.node import Mark, node_from_plain
 from nfops.registry import list_components, load_component
 from nfops.sampling import Domain
+from nfops.schema import Section
 from nfops.testing import check_backbone, check_operator
 
 SMALL = {"latent": 5, "width": 16, "depth": 2, "layers": 2, "epochs": 60, "trees": 8, "steps": 20, "iterations": 20}
 """Settings that make a component quick to fit, where its Config has them."""
+
+MEMBERS = ({"backend": "linear"}, {"backend": "random-forest", "trees": 8}, {"backend": "residual-mlp", "epochs": 20})
 
 DOMAINS = {
     "1-D": (Domain((1.0,), (16,)), 1),
@@ -25,7 +29,9 @@ def names(kind: str) -> list[str]:
     return [component.name for component in list_components(kind) if not component.error]
 
 
-def small_config(config: type):
+def small_config(config: type, name: str = ""):
+    if name == "ensemble":
+        return config(members=tuple(Section(node_from_plain(m, Mark("test")), "members", "backend") for m in MEMBERS))
     known = {field.name for field in dataclasses.fields(config)}
     return config(**{key: value for key, value in SMALL.items() if key in known})
 
@@ -40,7 +46,7 @@ def test_backbone_keeps_its_contract(name, domain):
 @pytest.mark.parametrize("name", names("operator"))
 def test_operator_keeps_its_contract(name):
     part = load_component("operator", name)
-    check_operator(part.cls, small_config(part.config))
+    check_operator(part.cls, small_config(part.config, name))
 
 
 def test_there_is_something_to_check():

@@ -85,7 +85,7 @@ def read_bundle(path: Path) -> str:
     grid = scan_grid(2)
     values = np.random.default_rng(1).random((1, *grid.shape)).astype(np.float32)
     folder = path if path.is_dir() else path.parent
-    drawn, encoded = apply(open_translator(folder, "cpu"), Image(values, grid), GridRequest(shape=(12, 9)))
+    drawn, encoded, _ = apply(open_translator(folder, "cpu"), Image(values, grid), GridRequest(shape=(12, 9)))
     return digest(drawn.image().values, encoded.vectors)
 
 

@@ -100,7 +100,7 @@ class TestHippocampus:
     def test_a_prediction_lies_where_its_scan_lies(self, hippocampus):
         row = read_cohort(hippocampus.recipe, hippocampus.data).with_splits(("val",)).rows[0]
         scan, truth = load_image(row.source), load_image(row.target)
-        drawn, _ = apply(open_translator(hippocampus.bundle), scan, GridRequest(spacing_mm=(2.0,)))
+        drawn, *_ = apply(open_translator(hippocampus.bundle), scan, GridRequest(spacing_mm=(2.0,)))
         image = drawn.image()
         assert np.allclose(image.grid.spacing_mm, 2.0)
         assert np.abs(image.grid.centre_mm - scan.grid.centre_mm).max() < 1e-3

@@ -66,7 +66,7 @@ class TestChain:
         row = read_cohort(chain.recipe, chain.data).with_splits(("val",)).rows[0]
         reading = reading_of(chain.recipe, "source")
         scan, truth = load_image(row.source, reading), load_image(row.target, reading)
-        drawn, latent = apply(open_translator(chain.bundle), scan, GridRequest())
+        drawn, latent, _ = apply(open_translator(chain.bundle), scan, GridRequest())
         image = drawn.image()
         assert image.grid.same_as(scan.grid)
         assert set(np.unique(image.values)) <= {0, 1, 2}

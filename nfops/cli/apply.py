@@ -87,7 +87,8 @@ def command(session: Session, inputs: tuple[str, ...], recipe: str, bundle: Path
     The scan is brought to the recipe's anatomical axes by its affine, encoded, moved to the target's latent space and
     decoded on the output grid, which is the scan's own unless --shape, --spacing or --like says otherwise. An operator
     on fields (oinr) takes the scan itself, on a working grid of its own. A 2-D recipe goes through a volume slice by
-    slice. Each output gets a sidecar NAME.json that says how it was made. '-' is standard input or output.
+    slice. Each output gets a sidecar NAME.json that says how it was made and, as Quality, whether the scan looks
+    unlike those of the training. '-' is standard input or output.
     """
     check_pipes(session, inputs, options)
     places = find_places(recipe, bundle=bundle)
@@ -219,7 +220,7 @@ def _apply_one(
     if options["dicom"] is not None:
         refuse_as_dicom(job.source, image.header.format, 1)
     translate = apply_to_each if options["map"] == "t" and image.header.ndim == 4 else apply
-    drawn, encoded = translate(translator, image, request, soft=options["soft"], where=job.source)
+    drawn, encoded, quality = translate(translator, image, request, soft=options["soft"], where=job.source)
     drawn = on_reference(drawn, request.like)
     for warning in drawn.header.warnings:
         say(session, f"{job.source}: warning: {warning}")
@@ -234,6 +235,7 @@ def _apply_one(
         "bundle_sha256": translator.bundle.digest,
         "device": translator.engine.device,
         "seed": translator.bundle.recipe.get("seed"),
+        "quality": quality.to_plain(),
         "units": "probability" if spec.is_label and options["soft"] else _units(spec),
     }
     return write_out(session, job, drawn, _save_options(session, job, spec, options), record, options["dicom"])

@@ -47,7 +47,7 @@ def command(session: Session) -> None:
     folder = shipped_folder()
     source, truth = (load_image(folder / "demo" / name) for name in ("t1.nii.gz", "t2.nii.gz"))
     translator = open_translator(folder / "bundles" / RECIPE, session.device)
-    drawn, encoded = apply(translator, source, GridRequest(), where="demo")
+    drawn, encoded, _ = apply(translator, source, GridRequest(), where="demo")
     predicted = drawn.image()
     figures = _figures(translator, encoded, predicted, truth)
     text = ABOUT.format(slices=len(encoded.vectors), **figures)

@@ -167,6 +167,7 @@ def write_result(
         drawn = for_picture(drawn, axes) if writes_picture(job) else drawn
         provenance = _write_file(session, job, drawn, options, record)
     grid = drawn.grid
+    quality = {} if provenance.quality is None else {"quality": dict(provenance.quality)}
     return {
         "input": str(job.source),
         "output": str(job.output),
@@ -176,6 +177,7 @@ def write_result(
         "sha256": provenance.output.sha256,
         "seconds": round((provenance.ended - provenance.started).total_seconds(), 3),
         "warnings": list(provenance.warnings),
+        **quality,
     }
 
 

@@ -21,9 +21,12 @@ class Engine(Protocol):
     def operate(self, latents: Array) -> Array:
         """Source latents (B, P_in) -> target latents (B, P_out)."""
 
-    def operate_field(self, values: Array, coords: Array, spacing: Array) -> Array:
+    def operate_each(self, latents: Array) -> Array:
+        """As `operate`, by each member of an ensemble: (M, B, P_out), whose mean it gives; M is 1 for any other."""
+
+    def operate_field(self, values: Array, coords: Array, spacing: Array) -> tuple[Array, Array | None]:
         """A field operator on (B, C, *grid) at coords (*grid, d), spacing (d,) -> values or probabilities
-        (B, C', *grid) float32.
+        (B, C', *grid) float32, and the standard deviation of those of an ensemble's members; None for any other.
         """
 
     def decode(self, side: str, latents: Array, lattice: Lattice) -> Array:

@@ -12,7 +12,7 @@ from nfops import splines
 from nfops.arrays import Array
 from nfops.bundle import Bundle
 from nfops.codec_spec import CodecSpec
-from nfops.engines.numpy_operators import open_operator
+from nfops.engines.numpy_operators import mean_of, open_members
 from nfops.errors import BundleError
 from nfops.heads import Head
 from nfops.sampling import Lattice
@@ -184,15 +184,19 @@ class NumpyEngine(SplineFields):
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle)
-        self._operate = open_operator(bundle) if bundle.has_operator else None
+        self._members = open_members(bundle) if bundle.has_operator else []
 
     def operate(self, latents: Array) -> Array:
         """See `Engine.operate`."""
-        if self._operate is None:
-            raise BundleError("bundle", "it has no operator yet", "run `nfops train-operator`")
-        return self._operate(latents)
+        return mean_of(self.operate_each(latents))
 
-    def operate_field(self, values: Array, coords: Array, spacing: Array) -> Array:
+    def operate_each(self, latents: Array) -> Array:
+        """See `Engine.operate_each`."""
+        if not self._members:
+            raise BundleError("bundle", "it has no operator yet", "run `nfops train-operator`")
+        return np.stack([member(latents) for member in self._members])
+
+    def operate_field(self, values: Array, coords: Array, spacing: Array) -> tuple[Array, Array | None]:
         """See `Engine.operate_field`; `open_engine` takes another engine for operators on fields."""
         del values, coords, spacing
         raise BundleError("bundle", "its operator acts on fields, which needs torch")
@@ -203,7 +207,8 @@ class SplineEngine(SplineFields):
 
     def __init__(self, bundle: Bundle, operator: "OperatorEngine") -> None:
         super().__init__(bundle)
-        self.device, self.operate, self.operate_field = operator.device, operator.operate, operator.operate_field
+        self.device, self.operate, self.operate_each = operator.device, operator.operate, operator.operate_each
+        self.operate_field = operator.operate_field
 
 
 class OperatorEngine(Protocol):
@@ -214,7 +219,10 @@ class OperatorEngine(Protocol):
     def operate(self, latents: Array) -> Array:
         """See `Engine.operate`."""
 
-    def operate_field(self, values: Array, coords: Array, spacing: Array) -> Array:
+    def operate_each(self, latents: Array) -> Array:
+        """See `Engine.operate_each`."""
+
+    def operate_field(self, values: Array, coords: Array, spacing: Array) -> tuple[Array, Array | None]:
         """See `Engine.operate_field`."""
 
 

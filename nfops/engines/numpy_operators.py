@@ -1,6 +1,7 @@
 """Operators on latents in NumPy, by the form that they state: what a bundle needs to be applied without torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -18,25 +19,51 @@ EPSILON = 1e-5
 
 def open_operator(bundle: Bundle) -> Operate:
     """The operator of a bundle whose `runs_in_numpy` is true. Raises BundleError where its arrays do not fit."""
-    form = bundle.operator["form"]
+    return _mean(open_members(bundle))
+
+
+def open_members(bundle: Bundle) -> list[Operate]:
+    """As `open_operator`, what it is the mean of: an ensemble's members, a residual MLP's networks, or itself."""
+    form, settings, arrays = bundle.operator["form"], bundle.recipe.get("operator", {}), bundle.arrays["operator"]
     sizes = tuple(bundle.specs[side].latent for side in ("source", "target"))
     try:
-        operate = _open(bundle, form)
-        got = operate(np.zeros((2, sizes[0]), np.float32)).shape
-    except (KeyError, ValueError, IndexError) as error:
+        members = _open_ensemble(bundle) if form == "ensemble" else _open(bundle, form, settings, arrays)
+        shapes = {member(np.zeros((2, sizes[0]), np.float32)).shape for member in members}
+    except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
         raise BundleError(bundle.path or "bundle", f"the operator's arrays are not those of {form}: {error}") from error
-    if got != (2, sizes[1]):
-        raise BundleError(bundle.path or "bundle", f"the operator gives {got[1]} numbers, its target has {sizes[1]}")
-    return operate
+    if wrong := shapes - {(2, sizes[1])}:
+        got = wrong.pop()[-1]
+        raise BundleError(bundle.path or "bundle", f"the operator gives {got} numbers, its target has {sizes[1]}")
+    return members
 
 
-def _open(bundle: Bundle, form: str) -> Operate:
-    arrays = bundle.arrays["operator"]
+def mean_of(each: Array) -> Array:
+    """(M, B, P_out) -> (B, P_out)."""
+    return np.asarray(each[0] if len(each) == 1 else each.mean(axis=0))
+
+
+def _open_ensemble(bundle: Bundle) -> list[Operate]:
+    arrays, found = bundle.arrays["operator"], []
+    for number, (form, settings) in enumerate(
+        zip(bundle.operator_forms, bundle.recipe["operator"]["members"], strict=True)
+    ):
+        prefix = f"members.{number}."
+        own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        found.append(_mean(_open(bundle, form, settings, own)))
+    return found
+
+
+def _mean(members: list[Operate]) -> Operate:
+    return lambda latents: mean_of(np.stack([member(latents) for member in members]))
+
+
+def _open(bundle: Bundle, form: str, settings: Mapping[str, Any], arrays: dict[str, Array]) -> list[Operate]:
+    """settings, arrays: of the operator, or of one member of an ensemble."""
     if form == "residual-mlp":
-        return residual_mlp(arrays, _activation(bundle))
+        return residual_mlp(arrays, _relu if settings.get("activation") == "relu" else _silu)
     if form == "forest":
-        return forest(arrays, bundle.specs["source"].latent)
-    return {"affine": affine, "rbf-kernel": rbf_kernel}[form](arrays)
+        return [forest(arrays, bundle.specs["source"].latent)]
+    return [{"affine": affine, "rbf-kernel": rbf_kernel}[form](arrays)]
 
 
 def affine(arrays: dict[str, Array]) -> Operate:
@@ -49,19 +76,22 @@ def affine(arrays: dict[str, Array]) -> Operate:
     return operate
 
 
-def residual_mlp(arrays: dict[str, Array], activation: Callable[[Array], Array]) -> Operate:
-    """`operators.residual_mlp`, without dropout."""
+def residual_mlp(arrays: dict[str, Array], activation: Callable[[Array], Array]) -> list[Operate]:
+    """`operators.residual_mlp`, network by network, without dropout."""
     linear = affine(arrays)
     members = sorted({name.split(".")[1] for name in arrays if name.startswith("members.")}, key=int)
     if not members:
         raise ValueError("it has no members")
 
-    def operate(latents: Array) -> Array:
-        standard = (latents - arrays["centre"]) / arrays["spread"]
-        corrections = [_member(arrays, f"members.{member}", standard, activation) for member in members]
-        return np.asarray(linear(latents) + arrays["scale"] * np.mean(corrections, axis=0), dtype=np.float32)
+    def opened(member: str) -> Operate:
+        def operate(latents: Array) -> Array:
+            standard = (latents - arrays["centre"]) / arrays["spread"]
+            correction = _member(arrays, f"members.{member}", standard, activation)
+            return np.asarray(linear(latents) + arrays["scale"] * correction, dtype=np.float32)
 
-    return operate
+        return operate
+
+    return [opened(member) for member in members]
 
 
 def _member(arrays: dict[str, Array], name: str, latents: Array, activation: Callable[[Array], Array]) -> Array:
@@ -109,10 +139,6 @@ def forest(arrays: dict[str, Array], source_size: int) -> Operate:
         return np.asarray((values * arrays["value_scale"]) @ arrays["basis"] + arrays["mean"], dtype=np.float32)
 
     return operate
-
-
-def _activation(bundle: Bundle) -> Callable[[Array], Array]:
-    return _relu if bundle.recipe["operator"].get("activation") == "relu" else _silu
 
 
 def _silu(values: Array) -> Array:

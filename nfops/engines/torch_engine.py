@@ -1,10 +1,11 @@
 """The engine for any backbone and operator: torch inside, NumPy at the border, points in blocks."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nfops import torch_heads
 from nfops.arrays import Array
@@ -34,26 +35,41 @@ class TorchEngine:
     @torch.inference_mode()
     def operate(self, latents: Array) -> Array:
         """See `Engine.operate`."""
-        if self._operator is None:
-            raise BundleError("bundle", "it has no operator yet", "run `nfops train-operator`")
-        moved: Tensor = self._operator(self._tensor(latents))
-        return np.asarray(moved.cpu().numpy())
+        return np.asarray(self._trained(self._tensor(latents)).cpu().numpy())
 
     @torch.inference_mode()
-    def operate_field(self, values: Array, coords: Array, spacing: Array) -> Array:
+    def operate_each(self, latents: Array) -> Array:
+        """See `Engine.operate_each`."""
+        return np.asarray(self._each(self._tensor(latents)).cpu().numpy())
+
+    @torch.inference_mode()
+    def operate_field(self, values: Array, coords: Array, spacing: Array) -> tuple[Array, Array | None]:
         """See `Engine.operate_field`: the whole of a grid at once, some slices of many."""
-        if self._operator is None:
-            raise BundleError("bundle", "it has no operator yet", "run `nfops train-operator`")
         points = math.prod(values.shape[2:])
         if self.device == "cpu":
-            needed = 4 * points * getattr(self._operator, "values_per_point", 1)
+            needed = 4 * points * getattr(self._trained, "values_per_point", 1)
             require_memory("operator", needed, f"a working grid of {'x'.join(map(str, values.shape[2:]))} points")
         head, place, step = self._codecs["target"].head, self._tensor(coords), self._tensor(spacing)
-        found = []
+        found, apart = [], []
         for some in torch.split(self._tensor(values), max(1, POINTS_AT_ONCE // points)):
-            raw = self._operator(some, place.expand(len(some), *place.shape), step)
-            found.append(torch_heads.activate(head, raw.movedim(1, -1)).movedim(-1, 1).cpu())
-        return np.asarray(torch.cat(found).numpy())
+            each = self._each(some, place.expand(len(some), *place.shape), step)
+            found.append(torch_heads.activate(head, each.mean(dim=0).movedim(1, -1)).movedim(-1, 1).cpu())
+            if len(each) > 1:
+                shown = torch_heads.activate(head, each.movedim(2, -1)).movedim(-1, 2)
+                apart.append(shown.std(dim=0, correction=0).cpu())
+        return np.asarray(torch.cat(found).numpy()), np.asarray(torch.cat(apart).numpy()) if apart else None
+
+    @property
+    def _trained(self) -> nn.Module:
+        if self._operator is None:
+            raise BundleError("bundle", "it has no operator yet", "run `nfops train-operator`")
+        return self._operator
+
+    def _each(self, *inputs: Tensor) -> Tensor:
+        """(M, ...): what each member of an ensemble makes of them; M is 1 for any other operator."""
+        operator: Any = self._trained
+        each: Tensor = operator.each(*inputs) if hasattr(operator, "each") else operator(*inputs)[None]
+        return each
 
     def decode(self, side: str, latents: Array, lattice: Lattice) -> Array:
         """See `Engine.decode`."""

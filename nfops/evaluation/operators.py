@@ -13,7 +13,7 @@ from nfops.evaluation.model import Model
 from nfops.image import Image
 from nfops.node import Mark, node_from_plain
 from nfops.recipe import Recipe
-from nfops.registry import list_components, load_component
+from nfops.registry import list_components, load_component, stated
 from nfops.schema import Section, to_plain
 
 OPTION, ALL = "--operators", "all"
@@ -99,5 +99,6 @@ def settings_of_operator(recipe: Recipe, name: str) -> Mapping[str, Any]:
 
 def stops_by_validation(recipe: Recipe, name: str) -> bool:
     """Whether its fit asks for scans that it does not learn from; it does unless it says that it does not."""
-    component = with_operator(recipe, name).require_operator().component
-    return bool(getattr(load_component("operator", component).cls, "needs_validation", True))
+    section = with_operator(recipe, name).require_operator()
+    part = load_component("operator", section.component)
+    return bool(stated(part.cls, section.configure(part.config), "needs_validation", True))

@@ -51,7 +51,8 @@ class Provenance:
 
     command: argv; paths in it are replaced when it is written. inputs: the paths in it that are inputs. sources,
     output: what was read and written. recipe: its name and the digest of its file, the method. bundle_sha256, device
-    ("cuda:0"), precision ("float32", TF32 or not), seed, warnings as shown to the user. started, ended: with a zone.
+    ("cuda:0"), precision ("float32", TF32 or not), seed, warnings as shown to the user. quality: how like the training
+    scans the scan is, in words like `source_residual`. started, ended: with a zone.
     """
 
     command: tuple[str, ...]
@@ -66,6 +67,7 @@ class Provenance:
     precision: str = "float32"
     seed: int | None = None
     warnings: tuple[str, ...] = ()
+    quality: Mapping[str, Any] | None = None
 
 
 def sidecar_path(output: Path) -> Path:
@@ -108,6 +110,7 @@ def document(record: Provenance, output: Path) -> dict[str, Any]:
         "Precision": record.precision,
         "Seed": record.seed,
         "Warnings": list(record.warnings),
+        "Quality": None if record.quality is None else _in_bids_words(record.quality),
         "Start": record.started.isoformat(timespec="seconds"),
         "End": record.ended.isoformat(timespec="seconds"),
         "Versions": _versions(),
@@ -127,6 +130,11 @@ def anonymous_command(argv: Sequence[str], inputs: Sequence[str], output: str) -
             option, value = word[:2], word[2:]
         command.append(f"{option}{equals}{names.get(Path(value), Path(value).name if '/' in value else value)}")
     return command
+
+
+def _in_bids_words(record: Mapping[str, Any]) -> dict[str, Any]:
+    """source_residual -> SourceResidual."""
+    return {"".join(map(str.capitalize, key.split("_"))): value for key, value in record.items()}
 
 
 def _file_entry(record: FileRecord) -> dict[str, Any]:

@@ -99,9 +99,13 @@ class Operator(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """(B, P_in) -> (B, P_out)."""
+        return self.each(latents).mean(dim=0)
+
+    def each(self, latents: Tensor) -> Tensor:
+        """(B, P_in) -> (M, B, P_out): the prediction of every member."""
         standard = (latents - self.centre) / self.spread
-        correction = torch.stack([member(standard) for member in self.members]).mean(dim=0)
-        return latents @ self.weight.T + self.bias + self.scale * correction
+        corrections = torch.stack([member(standard) for member in self.members])
+        return self._linear(latents) + self.scale * corrections
 
     def fit(self, source: LatentTable, target: LatentTable, objective: Objective, on_step: OnStep = silent) -> None:
         """Fit every member to two tables of the same rows, each stopped where `objective.score` is best.

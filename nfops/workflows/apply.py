@@ -17,18 +17,10 @@ from nfops.field_translation import draw_translation, translate_field
 from nfops.grid import Grid
 from nfops.image import Image
 from nfops.latents import Latent
+from nfops.quality import Quality, judge_scan, other_units, worst
 from nfops.rendering import Rendering, render
 from nfops.resampling import choose_grid
-
-SMALLEST_VIEW, LARGEST_VIEW = 2.0, 3.0
-"""A field of view this many times shorter along an axis, or larger in all, than the training's is warned about."""
-UNLIKE = 1.75
-"""A scan whose residual is this many times the 99th percentile of the training scans is warned about: validation scans
-of the shipped recipes reach 1.5, other parts of the body 2 to 6.
-"""
-
-SMALLEST_SHARE = 0.05
-"""A scan that covers less than this of the range of values that the recipe declares is warned about."""
+from nfops.spread import latent_spreads, of_whole
 
 
 @dataclass(frozen=True)
@@ -64,29 +56,34 @@ def open_translator(bundle_dir: Path, device: str = "auto") -> Translator:
 
 def apply(
     translator: Translator, image: Image, request: GridRequest, *, soft: bool = False, where: object = "image"
-) -> tuple[Rendering, Latent]:
-    """The prediction for one scan, and the scan's latents. soft: probabilities in place of labels."""
+) -> tuple[Rendering, Latent, Quality]:
+    """The prediction for one scan, the scan's latents, and how like those of the training it is.
+
+    soft: probabilities in place of labels.
+    """
     source, target = translator.bundle.side("source"), translator.bundle.side("target")
-    if source.spec.intensity.strict and (other_units := _other_units(source.spec, image)):
-        raise InputError(where, other_units, "the recipe's `source.intensity.strict` refuses such scans")
+    if source.spec.intensity.strict and (units := other_units(source.spec, image)):
+        raise InputError(where, units, "the recipe's `source.intensity.strict` refuses such scans")
     grid = output_grid(image, source.spec, request)
     encoded = encode_image(translator.engine, source, image, where)
     if translator.bundle.acts_on_fields:
-        made = translate_field(translator.engine, translator.bundle, image, where, encoded=encoded)
-        drawn = draw_translation(made, grid, soft=soft)
+        translated = translate_field(translator.engine, translator.bundle, image, where, encoded=encoded)
+        drawn, spread = draw_translation(translated, grid, soft=soft), translated.spread
     else:
+        spreads = latent_spreads(translator.engine, target.spec, encoded.vectors)
+        spread = None if spreads is None else of_whole(spreads)
         predicted = replace(encoded, vectors=translator.engine.operate(encoded.vectors))
         drawn = render(translator.engine, target, predicted, grid, "probability" if soft else "output-range")
-    warnings = (*image.header.warnings, *_unlike(translator.bundle, image, encoded))
+    quality = judge_scan(translator.bundle, image, encoded, spread)
     kept = replace(
         image.header,
         is_scaled=False,
         is_colour=False,
         time_step=(0.0, 0),
         intent=drawn.header.intent,
-        warnings=warnings,
+        warnings=(*image.header.warnings, *quality.reasons),
     )
-    return replace(drawn, header=kept), encoded
+    return replace(drawn, header=kept), encoded, quality
 
 
 def check_described(
@@ -105,10 +102,12 @@ def check_described(
 
 def apply_to_each(
     translator: Translator, image: Image, request: GridRequest, *, soft: bool = False, where: object = "image"
-) -> tuple[Rendering, Latent]:
-    """As `apply`, for each volume of a 4-D scan by itself: the predictions as a 4-D image, the latents one by one."""
+) -> tuple[Rendering, Latent, Quality]:
+    """As `apply`, for each volume of a 4-D scan by itself: the predictions as a 4-D image, the latents one by one, the
+    quality of the worst.
+    """
     volumes = [Image(values[None], image.grid, image.header) for values in image.values]
-    drawn, encoded = zip(
+    drawn, encoded, qualities = zip(
         *(
             apply(translator, volume, request, soft=soft, where=f"{where}, volume {t + 1}")
             for t, volume in enumerate(volumes)
@@ -118,7 +117,11 @@ def apply_to_each(
     first: Rendering = drawn[0]
     if first.channels != 1:
         raise UsageError("--soft", f"gives {first.channels} channels, for which a 4-D scan has no axis left")
-    header = replace(first.header, ndim=4, time_step=image.header.time_step)
+    number, quality = worst(qualities)
+    warnings = first.header.warnings
+    if number > 0:
+        warnings += tuple(f"volume {number + 1}: {reason}" for reason in quality.reasons)
+    header = replace(first.header, ndim=4, time_step=image.header.time_step, warnings=warnings)
     latents = replace(
         encoded[0],
         vectors=np.concatenate([each.vectors for each in encoded]),
@@ -129,39 +132,7 @@ def apply_to_each(
     def slabs() -> Iterator[Array]:
         yield np.concatenate([each.image().values for each in drawn])
 
-    return Rendering(first.grid, header, len(drawn), slabs), latents
-
-
-def _unlike(bundle: Bundle, image: Image, encoded: Latent) -> tuple[str, ...]:
-    """A warning for a scan of another size or in other units than the training's, or that the field explains worse."""
-    spec = bundle.specs["source"]
-    if other_units := _other_units(spec, image):
-        return (other_units,)
-    if spec.radius_mm is not None:
-        trained = 2 * np.array(spec.half_extent) * spec.radius_mm
-        ratio = encoded.grid.extent_mm[: spec.dims] / trained
-        if ratio.min() < 1 / SMALLEST_VIEW or np.minimum(1, 1 / ratio).prod() < 1 / LARGEST_VIEW:
-            seen, known = ("x".join(f"{e:.0f}" for e in ends) for ends in (ratio * trained, trained))
-            return (f"its field of view is {seen} mm, the recipe was trained on {known} mm: is the spacing right?",)
-    usual = bundle.operator.get("source_residual", {}).get("p99")
-    found = float(encoded.residual.mean())
-    if usual is None or found <= UNLIKE * usual:
-        return ()
-    what = f"the source field leaves {found:.2g} of it unexplained, of the training scans at most about {usual:.2g}"
-    return (f"the scan looks unlike those the recipe was trained on: {what}",)
-
-
-def _other_units(spec: CodecSpec, image: Image) -> str:
-    """What to say of a scan that hardly varies within the range of values that the recipe declares (C18)."""
-    low, high = spec.intensity.low, spec.intensity.high
-    values = image.values[np.isfinite(image.values)]
-    if spec.intensity.map != "range" or not values.size:
-        return ""
-    least, most = float(values.min()), float(values.max())
-    if min(most, high) - max(least, low) >= SMALLEST_SHARE * (high - low):
-        return ""
-    what = f"its values are from {least:g} to {most:g}, the recipe declares {low:g} to {high:g}"
-    return f"{what}: are they in the right units?"
+    return Rendering(first.grid, header, len(drawn), slabs), latents, quality
 
 
 def output_grid(image: Image, spec: CodecSpec, request: GridRequest) -> Grid:

@@ -1,0 +1,108 @@
+"""Whether a scan looks like those that a bundle was trained on: what the source field leaves of it, how far the
+members of an ensemble lie apart, its size and its units.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nfops.bundle import Bundle
+from nfops.codec_spec import CodecSpec
+from nfops.image import Image
+from nfops.latents import Latent
+
+SMALLEST_VIEW, LARGEST_VIEW = 2.0, 3.0
+"""A field of view this many times shorter along an axis, or larger in all, than the training's is unlike it."""
+UNLIKE = 1.75
+"""A scan whose residual is this many times the 99th percentile of the training scans is unlike them: validation scans
+of the shipped recipes reach 1.5, other parts of the body 2 to 6.
+"""
+UNLIKE_SPREAD = {"validation": 1.75, "training": 1.75}
+"""The same for the spread, by whose 99th percentile it is."""
+
+SMALLEST_SHARE = 0.05
+"""A scan that covers less than this of the range of values that the recipe declares is in other units."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What is known of one scan. source_residual: mean loss that the source field leaves. spread: of the members'
+    predictions (0..1 or probabilities), None for an operator without members. limits: None where the bundle has none.
+
+    reasons: in words, why it is unlike the training's; empty where nothing was found.
+    """
+
+    source_residual: float
+    source_residual_limit: float | None
+    spread: float | None
+    spread_limit: float | None
+    reasons: tuple[str, ...]
+
+    def to_plain(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        limits = self.source_residual_limit, self.spread_limit
+        return {
+            "source_residual": self.source_residual,
+            "source_residual_limit": limits[0],
+            "spread": self.spread,
+            "spread_limit": limits[1],
+            "unlike_training": bool(self.reasons),
+            "reasons": list(self.reasons),
+        }
+
+    @property
+    def excess(self) -> float:
+        """How many times its limit the residual is, or the spread; 0 where neither has one."""
+        found = ((self.source_residual, self.source_residual_limit), (self.spread, self.spread_limit))
+        return max((value / limit for value, limit in found if value is not None and limit), default=0.0)
+
+
+def judge_scan(bundle: Bundle, image: Image, encoded: Latent, spread: float | None) -> Quality:
+    """Compare a scan with those that a bundle was trained on."""
+    residual = float(encoded.residual.mean())
+    usual, usual_spread = (bundle.operator.get(key, {}) for key in ("source_residual", "spread"))
+    limit = UNLIKE * usual["p99"] if "p99" in usual else None
+    spread_limit = UNLIKE_SPREAD[usual_spread["of"]] * usual_spread["p99"] if "of" in usual_spread else None
+    reasons = []
+    if limit is not None and residual > limit:
+        known = f"of the training scans at most about {usual['p99']:.2g}"
+        reasons.append(f"the source field leaves {residual:.2g} of it unexplained, {known}")
+    if spread_limit is not None and spread is not None and spread > spread_limit:
+        known = f"on {usual_spread['of']} scans at most about {usual_spread['p99']:.2g}"
+        reasons.append(f"the members of the ensemble lie {spread:.2g} apart on it, {known}")
+    found = tuple(f"the scan looks unlike those the recipe was trained on: {reason}" for reason in reasons)
+    outer = other_units(bundle.specs["source"], image) or _other_size(bundle.specs["source"], encoded)
+    return Quality(residual, limit, spread, spread_limit, (outer,) if outer else found)
+
+
+def worst(each: Sequence[Quality]) -> tuple[int, Quality]:
+    """Of the volumes of a 4-D scan, that which is least like the training's, and its number from 0."""
+    number = max(range(len(each)), key=lambda n: (bool(each[n].reasons), each[n].excess))
+    return number, each[number]
+
+
+def other_units(spec: CodecSpec, image: Image) -> str:
+    """What to say of a scan that hardly varies within the range of values that the recipe declares (C18)."""
+    low, high = spec.intensity.low, spec.intensity.high
+    values = image.values[np.isfinite(image.values)]
+    if spec.intensity.map != "range" or not values.size:
+        return ""
+    least, most = float(values.min()), float(values.max())
+    if min(most, high) - max(least, low) >= SMALLEST_SHARE * (high - low):
+        return ""
+    what = f"its values are from {least:g} to {most:g}, the recipe declares {low:g} to {high:g}"
+    return f"{what}: are they in the right units?"
+
+
+def _other_size(spec: CodecSpec, encoded: Latent) -> str:
+    """What to say of a scan whose field of view is much smaller or larger than the training's, "" of others."""
+    if spec.radius_mm is None:
+        return ""
+    trained = 2 * np.array(spec.half_extent) * spec.radius_mm
+    ratio = encoded.grid.extent_mm[: spec.dims] / trained
+    if ratio.min() >= 1 / SMALLEST_VIEW and np.minimum(1, 1 / ratio).prod() >= 1 / LARGEST_VIEW:
+        return ""
+    seen, known = ("x".join(f"{e:.0f}" for e in ends) for ends in (ratio * trained, trained))
+    return f"its field of view is {seen} mm, the recipe was trained on {known} mm: is the spacing right?"
