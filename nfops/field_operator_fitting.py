@@ -57,8 +57,7 @@ def fit_field_operator(
         "source_residual": residual_figures(np.array([latent.residual.mean() for latent in encoded])),
         "working": {"spacing": list(working.spacing), "multiple": working.multiple},
     }
-    arrays = {**bundle.arrays, "operator": state_arrays(operator)}
-    return replace(bundle, recipe=to_plain(recipe), arrays=arrays, operator=facts)
+    return bundle.with_operator(to_plain(recipe), state_arrays(operator), facts)
 
 
 class CohortFields:

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -47,8 +46,7 @@ def fit_operator(
         "figures": dict(getattr(operator, "figures", {})),
         "source_residual": residual_figures(training["source"].residual[training["source"].copies == 0]),
     }
-    arrays = {**bundle.arrays, "operator": state_arrays(operator)}
-    return replace(bundle, recipe=to_plain(recipe), arrays=arrays, operator=figures)
+    return bundle.with_operator(to_plain(recipe), state_arrays(operator), figures)
 
 
 def residual_figures(residual: Array) -> dict[str, float]:
