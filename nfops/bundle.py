@@ -1,13 +1,13 @@
 """A bundle: a directory that holds everything `apply` needs, as JSON and safetensors. Never pickle.
 
 `manifest.json` has the resolved recipe, what each side is (`CodecSpec`), seed, versions, digests of the data, and
-the sha256 of every other file, which loading checks.
+the sha256 of every other file, which loading checks. ONNX graphs may be among them (`bundle_graphs`).
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from nfops import __version__
 from nfops.arrays import Array
+from nfops.bundle_graphs import DECODE, ENCODE_STEP, GRAPHS, OPERATOR, Graph, read_graphs
 from nfops.codec_spec import CodecSpec
 from nfops.errors import BundleError, RecipeError
 from nfops.io.archives import archive_kind
@@ -40,7 +41,7 @@ CONDITION_PREFIX = "latent."
 """Of the chain's ridge among the arrays of such an operator."""
 
 FOREIGN_SUFFIXES = (".onnx", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".npy", ".npz")
-"""Of other ways to store a model: pickles, arrays that may be pickles, graphs that may name files elsewhere."""
+"""Of other ways to store a model: pickles, arrays that may be pickles, graphs that the manifest does not name."""
 
 MAX_MANIFEST_BYTES = 4 << 20
 
@@ -60,7 +61,8 @@ class Bundle:
     then by name.
 
     operator: what the operator is (form, figures of its fit), empty before it is trained. data: digests and
-    numbers of the cohort. versions: of the software that fitted it. path: where it was read from.
+    numbers of the cohort. versions: of the software that fitted it. graphs: by name, what `nfops export-onnx` made of
+    these very arrays. path: where it was read from.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Bundle:
     operator: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    graphs: Mapping[str, Graph] = field(default_factory=dict)
     path: Path | None = None
     digest: str = ""
 
@@ -108,6 +111,21 @@ class Bundle:
     def runs_in_numpy(self) -> bool:
         """Whether it can be applied without torch."""
         return self.codes_in_numpy and (not self.has_operator or set(self.operator_forms) <= set(NUMPY_OPERATORS))
+
+    @property
+    def graphs_to_apply(self) -> tuple[str, ...]:
+        """The graphs without which onnxruntime does not apply it: those of the parts that NumPy does not know."""
+        needed = {
+            ENCODE_STEP: self.specs["source"].form != "spline-basis",
+            OPERATOR: self.has_operator and self.operator.get("form") not in NUMPY_OPERATORS,
+            DECODE: "target" in self.specs and self.specs["target"].form != "spline-basis",
+        }
+        return tuple(name for name, is_needed in needed.items() if is_needed)
+
+    def with_operator(self, recipe: Mapping[str, Any], arrays: dict[str, Array], facts: Mapping[str, Any]) -> "Bundle":
+        """With another operator, trained by a resolved recipe; graphs of the one before are left behind."""
+        whole = {**self.arrays, "operator": arrays}
+        return replace(self, recipe=recipe, arrays=whole, operator=facts, graphs={})
 
     def side(self, name: str) -> Side:
         """The "source" or the "target", with the prior of its latents. Raises BundleError for a target it has not."""
@@ -153,6 +171,9 @@ def save_bundle(bundle: Bundle, directory: Path, *, force: bool) -> None:
         "data": dict(bundle.data),
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
+    if bundle.graphs:
+        manifest["graphs"] = {name: dict(graph.facts) for name, graph in bundle.graphs.items()}
+    contents |= {name: graph.content for name, graph in bundle.graphs.items()}
     with publishing_directory(directory, force) as temporary:
         for name, content in contents.items():
             (temporary / name).write_bytes(content)
@@ -167,15 +188,17 @@ def load_bundle(directory: Path) -> Bundle:
         files, recipe = dict(manifest["files"]), dict(manifest["recipe"])
         name, operator, data = str(manifest["name"]), dict(manifest["operator"]), dict(manifest["data"])
         versions = {**manifest["versions"], "nfops": manifest["nfops"]}
+        named = dict(manifest.get("graphs", {}))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(directory / MANIFEST, f"the manifest is not complete: {error!r}") from error
-    _refuse_foreign(directory, files)
+    _refuse_foreign(directory, files, {*named} & {*GRAPHS})
     parts = PARTS if "target" in specs else PARTS[:1]
     if not {"source"} <= set(specs) <= set(parts[:2]) or not set(files) <= {f"{part}.safetensors" for part in parts}:
         what = f"expected a source, perhaps a target, got {sorted(specs)} and {sorted(files)}"
         raise BundleError(directory / MANIFEST, what)
     arrays = {file.removesuffix(".safetensors"): _read_arrays(directory / file, sha) for file, sha in files.items()}
-    bundle = Bundle(name, recipe, specs, arrays, operator, data, versions, directory, digest)
+    graphs = read_graphs(directory, named)
+    bundle = Bundle(name, recipe, specs, arrays, operator, data, versions, graphs, directory, digest)
     _check_shapes(bundle)
     return bundle
 
@@ -223,7 +246,7 @@ def _flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def format_description() -> list[str]:
     """Paragraphs on the format, for nfops-bundle(5)."""
     return [
-        "A bundle is a directory. It is data only: JSON and safetensors, no code and no pickle.",
+        "A bundle is a directory. It is data only: JSON and safetensors, perhaps ONNX; no code and no pickle.",
         f"{MANIFEST}: format ({FORMAT!r}), format_version ({FORMAT_VERSION}), name, nfops and versions (of the "
         "software that fitted it), seed, recipe (the resolved one, complete), specs (for source and, unless the recipe "
         "has none, target: backbone and its form, dimensions, anatomical axes, radius_mm or none for "
@@ -242,11 +265,19 @@ def format_description() -> list[str]:
         "bias; a forest roots, feature, threshold, child and leaf of its nodes, values of its leaves (16-bit), "
         "value_scale, basis and mean; an ensemble those of its members, as members.0.weight. One on fields with "
         "condition latent has latent.weight (P_out, P_in) and latent.bias (P_out) beside its own: ridge, whose "
-        "prediction, decoded, it sees. The file is absent until nfops "
-        "train-operator has run.",
+        "prediction, decoded, it sees. The file is absent until nfops train-operator has run.",
+        f"{', '.join(GRAPHS)}: perhaps, what nfops export-onnx made of these arrays; training again drops them. The "
+        "manifest's graphs has for each its sha256, opset, storage (float32 or float16: of the weights; all compute "
+        "in float32) and parity: max_abs and relative (to the range of the values) differences from torch, on random "
+        "and on real input. encode_step: latent (P), points (N, Q, d) in field coordinates, values (N, C) and weights "
+        "(N) to sums over the points: loss, gradient (P), curvature (P, P) and its rows (N C, P). decode: latent "
+        "(P) and points to values (N, C). operator: latents (B, P) to latents, or field (B, C, grid...) and "
+        "positions (grid..., d) to values. apply: points, values and weights of a scan and the points of the output "
+        "to its values.",
         "Loading checks every sha256, refuses a newer format_version, refuses arrays with NaN or of the wrong shape, "
-        f"refuses a directory with files of other kinds of model ({', '.join(FOREIGN_SUFFIXES)}), and never reads any "
-        "other file in it.",
+        "refuses graphs that point to other files or need operators beyond the ONNX standard, refuses a directory "
+        f"with files of other kinds of model ({', '.join(FOREIGN_SUFFIXES)}; graphs that the manifest does not name), "
+        "and never reads any other file in it.",
     ]
 
 
@@ -275,11 +306,11 @@ def _read_manifest(directory: Path) -> tuple[dict[str, Any], str]:
     return manifest, hashlib.sha256(content).hexdigest()
 
 
-def _refuse_foreign(directory: Path, named: Iterable[str]) -> None:
-    """Refuse what could run code or point elsewhere, even where nothing would read it."""
-    for name in sorted({*named, *(path.name for path in directory.iterdir())}):
+def _refuse_foreign(directory: Path, named: Iterable[str], graphs: set[str]) -> None:
+    """Refuse what could run code or point elsewhere, even where nothing would read it; graphs are read and checked."""
+    for name in sorted({*named, *({path.name for path in directory.iterdir()} - graphs)}):
         if Path(name).suffix.lower() in FOREIGN_SUFFIXES:
-            what = "is no part of a bundle, which is JSON and safetensors; it is never read"
+            what = "is no part of a bundle, whose manifest does not name it so; it is never read"
             raise BundleError(directory / name, what, "remove it")
 
 

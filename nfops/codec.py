@@ -135,9 +135,13 @@ def build_field_operator(settings: Section, bundle: Bundle, condition: str) -> A
     It is told the channels of its source, of a condition and the coverage included, and those of its target.
     """
     part = load_component("operator", settings.component)
-    source, target = bundle.specs["source"].channels, bundle.specs["target"].channels
-    seen = source + 1 + (target if condition == "latent" else 0)
-    return part.cls(settings.configure(part.config), seen, target, field_window(bundle))
+    channels = seen_channels(bundle, condition), bundle.specs["target"].channels
+    return part.cls(settings.configure(part.config), *channels, field_window(bundle))
+
+
+def seen_channels(bundle: Bundle, condition: str) -> int:
+    """What an operator on fields is given: the source's channels, those of its condition, the coverage."""
+    return bundle.specs["source"].channels + 1 + (bundle.specs["target"].channels if condition == "latent" else 0)
 
 
 def field_window(bundle: Bundle) -> Window:

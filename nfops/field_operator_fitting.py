@@ -69,8 +69,7 @@ def fit_field_operator(
         "working": {"spacing": list(working.spacing), "multiple": working.multiple},
     }
     kept = state_arrays(operator) | (ridge_arrays(drawn.ridges.whole) if drawn else {})
-    arrays = {**bundle.arrays, "operator": kept}
-    fitted = replace(bundle, recipe=to_plain(recipe), arrays=arrays, operator=facts)
+    fitted = bundle.with_operator(to_plain(recipe), kept, facts)
     if hasattr(operator, "each"):
         fitted = replace(fitted, operator=facts | _usual_spread(recipe, fitted, pairs, where))
     return fitted

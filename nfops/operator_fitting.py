@@ -52,8 +52,7 @@ def fit_operator(
     }
     if forms := getattr(operator, "forms", ()):
         facts["members"] = list(forms)
-    arrays = {**bundle.arrays, "operator": state_arrays(operator)}
-    fitted = replace(bundle, recipe=to_plain(recipe), arrays=arrays, operator=facts)
+    fitted = bundle.with_operator(to_plain(recipe), state_arrays(operator), facts)
     if hasattr(operator, "each"):
         fitted = replace(fitted, operator=facts | _usual_spread(recipe, fitted, tables["source"]))
     return fitted

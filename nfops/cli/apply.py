@@ -18,6 +18,7 @@ from nfops.cli.options import (
     bundle_option,
     dicom_option,
     dtype_option,
+    engine_option,
     grid_options,
     null_option,
     pixel_mm_option,
@@ -80,26 +81,27 @@ EXAMPLES = [
 @dicom_option
 @pixel_mm_option
 @xform_option
+@engine_option
 @session_options
 def command(session: Session, inputs: tuple[str, ...], recipe: str, bundle: Path | None, **options: Any) -> int:
     """Apply a trained operator to a scan.
 
     The scan is brought to the recipe's anatomical axes by its affine, encoded, moved to the target's latent space and
     decoded on the output grid, which is the scan's own unless --shape, --spacing or --like says otherwise. An operator
-    on fields (oinr) takes the scan itself, on a working grid of its own. A 2-D recipe goes through a volume slice by
-    slice. Each output gets a sidecar NAME.json that says how it was made and, as Quality, whether the scan looks
-    unlike those of the training. '-' is standard input or output.
+    on fields (oinr) takes the scan itself, on a working grid of its own. A 2-D recipe goes slice by slice. Each output
+    gets a sidecar NAME.json that says how it was made and, as Quality, whether the scan looks unlike those of the
+    training. '-' is standard input or output.
     """
     check_pipes(session, inputs, options)
     places = find_places(recipe, bundle=bundle)
     places.recipe.require_operator()
     reading = places.reading(options)
-    translator = _translator(places, session, soft=options["soft"])
+    translator = _translator(places, session, options["engine"], soft=options["soft"])
     dicom = _dicom_output(translator, soft=options["soft"]) if options["as_dicom"] else None
     jobs = _jobs(session, inputs, dicom, options | {"signals": places.recipe.geometry.dims == 1})
     request = grid_request(options, reading)
     _check_shape(translator, options["shape"])
-    say(session, f"bundle {places.bundle}, device {translator.engine.device}", verbosity=1)
+    say(session, f"bundle {places.bundle}, {translator.engine.name} on {translator.engine.device}", verbosity=1)
     is_batch = options["out"] is None
     if is_batch:
         for folder in dict.fromkeys((options["out_dir"], *(job.output.parent for job in jobs))):
@@ -167,13 +169,13 @@ def _jobs(session: Session, inputs: tuple[str, ...], dicom: DicomOutput | None, 
     return jobs
 
 
-def _translator(places: Places, session: Session, *, soft: bool) -> "Translator":
+def _translator(places: Places, session: Session, engine: str, *, soft: bool) -> "Translator":
     from nfops.errors import BundleError, UsageError
     from nfops.workflows.apply import open_translator
 
     if not (places.bundle / "manifest.json").is_file() and not places.bundle.is_file():
         raise BundleError(places.recipe.name, f"no trained bundle at {places.bundle}", places.how_to_train())
-    translator = open_translator(places.bundle, session.device)
+    translator = open_translator(places.bundle, session.device, engine)
     if soft and not translator.bundle.specs["target"].is_label:
         raise UsageError("--soft", f"recipe {places.recipe.name} predicts intensities, not labels")
     if translator.bundle.name != places.recipe.name:
@@ -234,6 +236,7 @@ def _apply_one(
         "recipe": options["recipe"] | {"residual": float(encoded.residual.mean())},
         "bundle_sha256": translator.bundle.digest,
         "device": translator.engine.device,
+        "engine": translator.engine.name,
         "seed": translator.bundle.recipe.get("seed"),
         "quality": quality.to_plain(),
         "units": "probability" if spec.is_label and options["soft"] else _units(spec),

@@ -18,6 +18,7 @@ SUMMARIES = {
     "demo": "Translate a small real T1 scan to T2",
     "encode": "Turn a cohort of images into tables of latents",
     "evaluate": "Evaluate a recipe on scans whose truth is known",
+    "export-onnx": "Write what apply needs of a trained bundle as ONNX graphs",
     "fit-inr": "Fit the neural fields of a recipe to a cohort",
     "info": "Say what an image, a bundle or a recipe is",
     "plugins": "List the backbones and operators that are installed",

@@ -236,6 +236,13 @@ batch_option = click.option(
     help="Take the inputs from a list; '-' is stdin.",
 )
 null_option = click.option("-0", "--null", is_flag=True, help="Names of --batch end with NUL (print0).")
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(["auto", "numpy", "onnx", "torch"]),
+    default="auto",
+    metavar="NAME",
+    help="numpy, onnx, torch; auto: the first that can.",
+)
 pixel_mm_option = click.option("--pixel-mm", type=PIXEL, help="Size of a pixel of a picture or radiograph.")
 series_option = click.option(
     "--series",

@@ -41,6 +41,19 @@ class SplineField:
         flat = latents.astype(np.float32) @ self.flat_basis
         return np.asarray(flat.reshape(-1, *self.mean.shape) + self.mean)
 
+    def pose(self, lattice: Lattice, values: Array, weights: Array | None) -> "SplineProblem":
+        """As `Engine.pose`, of this side."""
+        return SplineProblem(self, lattice, values, weights)
+
+    def decode(self, latents: Array, lattice: Lattice) -> Array:
+        """As `Engine.decode`, of this side."""
+        raw = splines.apply_axes(self.matrices(lattice), self.nodal(latents))
+        return _activated(self.head, raw, 1)
+
+    def decode_points(self, latents: Array, coords: Array) -> Array:
+        """As `Engine.decode_points`, of this side."""
+        return _activated(self.head, splines.evaluate_points(self.nodal(latents)[0], self.half_extent, coords), 0)
+
     def matrices(self, lattice: Lattice) -> tuple[Array, ...]:
         """One (cells, nodes) matrix per axis."""
         return splines.axis_matrices(self.nodes, self.half_extent, lattice)
@@ -163,23 +176,21 @@ class SplineFields:
 
     def pose(self, side: str, lattice: Lattice, values: Array, weights: Array | None) -> SplineProblem:
         """See `Engine.pose`."""
-        return SplineProblem(self._fields[side], lattice, values, weights)
+        return self._fields[side].pose(lattice, values, weights)
 
     def decode(self, side: str, latents: Array, lattice: Lattice) -> Array:
         """See `Engine.decode`."""
-        field = self._fields[side]
-        raw = splines.apply_axes(field.matrices(lattice), field.nodal(latents))
-        return _activated(field.head, raw, 1)
+        return self._fields[side].decode(latents, lattice)
 
     def decode_points(self, side: str, latents: Array, coords: Array) -> Array:
         """See `Engine.decode_points`."""
-        field = self._fields[side]
-        return _activated(field.head, splines.evaluate_points(field.nodal(latents)[0], field.half_extent, coords), 0)
+        return self._fields[side].decode_points(latents, coords)
 
 
 class NumpyEngine(SplineFields):
     """Source and target as spline fields; the operator in a form that NumPy knows."""
 
+    name = "numpy"
     device = "cpu"
 
     def __init__(self, bundle: Bundle) -> None:
@@ -199,7 +210,7 @@ class NumpyEngine(SplineFields):
     def operate_field(self, values: Array, coords: Array, spacing: Array) -> tuple[Array, Array | None]:
         """See `Engine.operate_field`; `open_engine` takes another engine for operators on fields."""
         del values, coords, spacing
-        raise BundleError("bundle", "its operator acts on fields, which needs torch")
+        raise BundleError("bundle", "its operator acts on fields, which needs onnxruntime or torch")
 
 
 class SplineEngine(SplineFields):
@@ -207,13 +218,15 @@ class SplineEngine(SplineFields):
 
     def __init__(self, bundle: Bundle, operator: "OperatorEngine") -> None:
         super().__init__(bundle)
-        self.device, self.operate, self.operate_each = operator.device, operator.operate, operator.operate_each
+        self.name, self.device = operator.name, operator.device
+        self.operate, self.operate_each = operator.operate, operator.operate_each
         self.operate_field = operator.operate_field
 
 
 class OperatorEngine(Protocol):
     """The part of an engine that runs operators; see `Engine`."""
 
+    name: str
     device: str
 
     def operate(self, latents: Array) -> Array:

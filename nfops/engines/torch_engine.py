@@ -23,6 +23,8 @@ POINTS_AT_ONCE = 1 << 18
 class TorchEngine:
     """Backbones and operator as torch modules on one device."""
 
+    name = "torch"
+
     def __init__(self, bundle: Bundle, device: str = "auto") -> None:
         self.device = choose_device(device)
         self._codecs = {side: load_codec(bundle, side).to(self.device) for side in bundle.specs}

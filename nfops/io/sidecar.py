@@ -50,9 +50,10 @@ class Provenance:
     """How an output came about.
 
     command: argv; paths in it are replaced when it is written. inputs: the paths in it that are inputs. sources,
-    output: what was read and written. recipe: its name and the digest of its file, the method. bundle_sha256, device
-    ("cuda:0"), precision ("float32", TF32 or not), seed, warnings as shown to the user. quality: how like the training
-    scans the scan is, in words like `source_residual`. started, ended: with a zone.
+    output: what was read and written. recipe: its name and the digest of its file, the method. bundle_sha256, engine
+    ("numpy", "onnx", "torch"), device ("cuda:0"), precision ("float32", TF32 or not), seed, warnings as shown to the
+    user. quality: how like the training scans the scan is, in words like `source_residual`. started, ended: with a
+    zone.
     """
 
     command: tuple[str, ...]
@@ -63,6 +64,7 @@ class Provenance:
     ended: datetime
     recipe: Mapping[str, Any] | None = None
     bundle_sha256: str | None = None
+    engine: str | None = None
     device: str = "cpu"
     precision: str = "float32"
     seed: int | None = None
@@ -106,6 +108,7 @@ def document(record: Provenance, output: Path) -> dict[str, Any]:
         "Output": {**_file_entry(record.output), **_position_entry(record.output)},
         "Recipe": None if record.recipe is None else dict(record.recipe),
         "Bundle": record.bundle_sha256,
+        "Engine": record.engine,
         "Device": record.device,
         "Precision": record.precision,
         "Seed": record.seed,
@@ -155,7 +158,9 @@ def _versions() -> dict[str, str | None]:
     """Of Python, of nfops and of what it read and computed with: large libraries only where they were imported."""
     used = ("numpy", "nibabel", *(name for name in ("SimpleITK", "torch") if name in sys.modules))
     found = {"python": platform.python_version(), "nfops": __version__}
-    return found | {name: _version(name) for name in used}
+    runtime = sys.modules.get("onnxruntime")  # a module of several distributions
+    known = found if runtime is None else found | {"onnxruntime": str(runtime.__version__)}
+    return known | {name: _version(name) for name in used}
 
 
 def _version(distribution: str) -> str | None:

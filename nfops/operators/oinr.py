@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nfops.annotations import about
-from nfops.continuous_convolution import ContinuousConvolution, prolong, restrict
+from nfops.continuous_convolution import WHOLE, ContinuousConvolution, prolong, restrict
 from nfops.field_operator import FieldOperator, FieldSettings, channels_last
 from nfops.field_pairs import Window, WorkingGrid
 
@@ -133,9 +133,21 @@ class Operator(FieldOperator):
         found = [(tuple(shape), spacing)]
         for level in range(1, len(self.down)):
             wanted = tuple(w * 2**level for w in self.finest)
-            cells = [n * s / w for n, s, w in zip(shape, spacing, wanted, strict=True)]
-            if any(abs(n - round(n)) > 1e-3 or round(n) < 1 for n in cells):
+            cells = tuple(_cells(n, s, w) for n, s, w in zip(shape, spacing, wanted, strict=True))
+            if min(cells) < 1:
                 extent = tuple(n * s for n, s in zip(shape, spacing, strict=True))
                 raise ValueError(f"a grid that covers {extent} is no whole number of cells of {wanted}")
-            found.append((tuple(round(n) for n in cells), wanted))
+            found.append((cells, wanted))
         return found
+
+
+def _cells(points: int, spacing: float, width: float) -> int:
+    """How many coarse cells of `width` an axis has; 0 where that is no whole number.
+
+    A grid of some points to the cell is counted in whole numbers alone: so it exports with sizes that are not known.
+    """
+    ratio = width / spacing
+    if abs(ratio - round(ratio)) <= WHOLE:
+        return 0 if points % round(ratio) else points // round(ratio)
+    cells = points / ratio
+    return round(cells) if abs(cells - round(cells)) <= 1e-3 else 0

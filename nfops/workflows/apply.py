@@ -11,7 +11,7 @@ from nfops.arrays import Array
 from nfops.bundle import Bundle, load_bundle
 from nfops.codec_spec import CodecSpec
 from nfops.coding import check_fits, encode_image
-from nfops.engines import Engine, open_engine
+from nfops.engines import Engine, open_engine_to_apply
 from nfops.errors import BundleError, InputError, UsageError
 from nfops.field_translation import draw_translation, translate_field
 from nfops.grid import Grid
@@ -43,15 +43,18 @@ class Translator:
     engine: Engine
 
 
-def open_translator(bundle_dir: Path, device: str = "auto") -> Translator:
-    """Load a trained bundle. Raises BundleError where there is none, saying how to train it, or without a target."""
+def open_translator(bundle_dir: Path, device: str = "auto", engine: str = "auto") -> Translator:
+    """Load a trained bundle. Raises BundleError where there is none, saying how to train it, or without a target.
+
+    device, engine: as for `open_engine_to_apply`.
+    """
     bundle = load_bundle(bundle_dir)
     bundle.side("target")
     if not bundle.has_operator:
         raise BundleError(
             bundle_dir, "this bundle has no operator yet", "run `nfops encode` and `nfops train-operator`"
         )
-    return Translator(bundle, open_engine(bundle, device))
+    return Translator(bundle, open_engine_to_apply(bundle, device, engine))
 
 
 def apply(

@@ -1,0 +1,114 @@
+"""The engine for bundles with ONNX graphs: onnxruntime in place of torch, beside NumPy for what NumPy knows."""
+
+import math
+
+import numpy as np
+
+from nfops.arrays import Array
+from nfops.bundle import NUMPY_OPERATORS, Bundle
+from nfops.bundle_graphs import DECODE, ENCODE_STEP, OPERATOR
+from nfops.engines.graph_field import GraphField
+from nfops.engines.numpy_engine import SplineField
+from nfops.engines.numpy_operators import mean_of, open_members
+from nfops.engines.onnx_sessions import GraphSession, choose_device
+from nfops.errors import BundleError, MemoryLimitError
+from nfops.memory import require_memory
+from nfops.sampling import Lattice
+from nfops.solvers import Problem
+
+POINTS_AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 18}
+"""Of working grids: as many slices of a 2-D recipe pass through a field operator together."""
+
+
+class OnnxEngine:
+    """What `apply` needs of a bundle: spline fields in NumPy, other fields and the operator as graphs.
+
+    Latents are all that goes from graph to graph, a few kilobytes; points stay on the device between a solver's steps.
+    """
+
+    name = "onnx"
+
+    def __init__(self, bundle: Bundle, device: str = "auto", *, only_graphs: bool = False) -> None:
+        """only_graphs: spline fields by their graphs too where there are such, to compare these."""
+        self.device = choose_device(device)
+        self._bundle = bundle
+        self._sides = {side: self._side(side, only_graphs=only_graphs) for side in bundle.specs}
+        self._operator = self._session(OPERATOR)
+        is_known = bundle.has_operator and set(bundle.operator_forms) <= set(NUMPY_OPERATORS)
+        self._members = open_members(bundle) if is_known and self._operator is None else []
+
+    def pose(self, side: str, lattice: Lattice, values: Array, weights: Array | None) -> Problem:
+        """See `Engine.pose`."""
+        return self._sides[side].pose(lattice, values, weights)
+
+    def operate(self, latents: Array) -> Array:
+        """See `Engine.operate`."""
+        return mean_of(self.operate_each(latents))
+
+    def operate_each(self, latents: Array) -> Array:
+        """See `Engine.operate_each`."""
+        if self._members:
+            return np.stack([member(latents) for member in self._members])
+        session = self._operator_session()
+        return session.run(["moved"], {"latents": session.place(latents)})[0]
+
+    def operate_field(self, values: Array, coords: Array, spacing: Array) -> tuple[Array, Array | None]:
+        """See `Engine.operate_field`; `spacing` is the one that the graph was made for. Slices pass some at a time.
+
+        Where the device's memory is short, they are tried again one by one (C57).
+        """
+        session, points = self._operator_session(), math.prod(coords.shape[:-1])
+        self._refuse_other_spacing(spacing)
+        if self.device == "cpu":
+            each = self._bundle.graphs[OPERATOR].facts.get("values_per_point", 1)
+            require_memory(
+                "operator", 4 * points * each, f"a working grid of {'x'.join(map(str, coords.shape[:-1]))} points"
+            )
+        place = session.place(coords)
+        wanted = ["values", "deviation"] if "deviation" in session.outputs else ["values"]
+
+        def operated(step: int) -> tuple[Array, Array | None]:
+            starts = range(0, len(values), step)
+            parts = (session.place(values[start : start + step]) for start in starts)
+            runs = [session.run(wanted, {"field": some, "positions": place}) for some in parts]
+            found = [np.concatenate(each) for each in zip(*runs, strict=True)]
+            return found[0], found[1] if len(found) > 1 else None
+
+        step = max(1, POINTS_AT_ONCE[self.device.partition(":")[0]] // points)
+        try:
+            return operated(step)
+        except MemoryLimitError:
+            if step == 1:
+                raise
+            return operated(1)
+
+    def decode(self, side: str, latents: Array, lattice: Lattice) -> Array:
+        """See `Engine.decode`."""
+        return self._sides[side].decode(latents, lattice)
+
+    def decode_points(self, side: str, latents: Array, coords: Array) -> Array:
+        """See `Engine.decode_points`."""
+        return self._sides[side].decode_points(latents, coords)
+
+    def _side(self, side: str, *, only_graphs: bool) -> SplineField | GraphField:
+        spec = self._bundle.specs[side]
+        made_of = {ENCODE_STEP: "source", DECODE: "target" if "target" in self._bundle.specs else "source"}
+        own = {name for name, of in made_of.items() if of == side} & set(self._bundle.graphs)
+        if spec.form == "spline-basis" and not (only_graphs and own):
+            return SplineField(spec, self._bundle.arrays[side])
+        return GraphField(spec, *(self._session(name) if name in own else None for name in made_of))
+
+    def _session(self, name: str) -> GraphSession | None:
+        graph = self._bundle.graphs.get(name)
+        where = name if self._bundle.path is None else self._bundle.path / name
+        return None if graph is None else GraphSession(graph.content, where, self.device)
+
+    def _operator_session(self) -> GraphSession:
+        if self._operator is None:
+            raise BundleError("bundle", "it has no operator yet", "run `nfops train-operator`")
+        return self._operator
+
+    def _refuse_other_spacing(self, spacing: Array) -> None:
+        made_for = self._bundle.operator.get("working", {}).get("spacing", list(spacing))
+        if not np.allclose(spacing, made_for, rtol=1e-5):
+            raise BundleError("bundle", f"its graph is made for a grid of spacing {made_for}, got {list(spacing)}")

@@ -1,0 +1,165 @@
+"""torch modules -> ONNX graphs of the standard's operators alone, whole in one file, on sizes that may vary."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from nfops.arrays import Array
+from nfops.bundle import Bundle
+from nfops.bundle_graphs import DECODE, ENCODE_STEP, OPERATOR, Graph
+from nfops.codec import load_codec, load_operator, seen_channels
+from nfops.errors import ResultError
+from nfops.graph_modules import Decode, EncodeStep, FieldOperator, LatentOperator, is_ensemble
+from nfops.onnx_files import graph_fault
+
+OPSET = 20
+"""The first whose GridSample and Resize cover volumes; runtimes of 2024 and later have it."""
+STORAGES = ("float32", "float16")
+SMALLEST_HALVED = 256
+"""Arrays of fewer numbers keep 32 bits: they weigh nothing, and scales and offsets are among them."""
+
+SLOW = frozenset({"DFT", "STFT"})
+"""Operators that onnxruntime has for the CPU alone, and slowly (`feasibility.md`, section 4)."""
+
+Shapes: TypeAlias = Mapping[str, Mapping[int, Any]]
+"""Input -> its axes whose lengths may vary."""
+
+POINTS, LATENTS = Dim("points", min=2), Dim("latents", min=1)
+SUB_POINTS = Dim("sub_points", min=1)
+
+
+def export_part(bundle: Bundle, name: str, storage: str = "float32") -> Graph:
+    """One of a bundle's graphs, not yet compared with anything. Raises ResultError where torch cannot export it."""
+    make = {ENCODE_STEP: _encode_step, OPERATOR: _operator, DECODE: _decode}[name]
+    module, inputs, shapes, outputs = make(bundle)
+    facts: dict[str, Any] = {"opset": OPSET, "storage": storage}
+    if per_point := getattr(getattr(module, "operator", None), "values_per_point", None):
+        facts["values_per_point"] = int(per_point)
+    return Graph.of(stored(exported(name, module, inputs, shapes, outputs), storage), facts)
+
+
+_Part: TypeAlias = tuple[nn.Module, dict[str, Tensor], Shapes, tuple[str, ...]]
+
+
+def _encode_step(bundle: Bundle) -> _Part:
+    codec = load_codec(bundle, "source")
+    spec = codec.spec
+    inputs = {
+        "latent": torch.from_numpy(bundle.arrays["source"]["prior_mean"].astype(np.float32)),
+        "points": torch.rand(6, 2, spec.dims) - 0.5,
+        "values": torch.rand(6, spec.channels),
+        "weights": torch.rand(6),
+    }
+    shapes = {"latent": {}, "points": {0: POINTS, 1: SUB_POINTS}, "values": {0: POINTS}, "weights": {0: POINTS}}
+    return EncodeStep(codec), inputs, shapes, ("loss", "gradient", "curvature", "rows")
+
+
+def _decode(bundle: Bundle) -> _Part:
+    codec = load_codec(bundle, "target" if "target" in bundle.specs else "source")
+    inputs = {"latent": torch.randn(codec.spec.latent), "points": torch.rand(6, 2, codec.spec.dims) - 0.5}
+    return Decode(codec), inputs, {"latent": {}, "points": {0: POINTS, 1: SUB_POINTS}}, ("values",)
+
+
+def _operator(bundle: Bundle) -> _Part:
+    operator = load_operator(bundle)
+    if not getattr(operator, "exportable", True):
+        why = getattr(operator, "why_not_exportable", "it says so itself")
+        raise ResultError(OPERATOR, f"{bundle.recipe['operator'].get('backend')} is not exportable: {why}")
+    if not bundle.acts_on_fields:
+        inputs = {"latents": torch.randn(3, bundle.specs["source"].latent)}
+        return LatentOperator(operator), inputs, {"latents": {0: LATENTS}}, ("moved",)
+    working, spec = bundle.operator["working"], bundle.specs["target"]
+    multiple, dims = int(working["multiple"]), spec.dims
+    sizes = [multiple * (2 + axis % 2) for axis in range(dims)]  # none of them 1, not all alike
+    inputs = {
+        "field": torch.rand(2, seen_channels(bundle, bundle.condition), *sizes),
+        "positions": torch.rand(*sizes, dims),
+    }
+    axes = [multiple * Dim(f"cells_{axis}", min=1) for axis in range(dims)]
+    shapes = {
+        "field": {0: LATENTS, **{2 + axis: length for axis, length in enumerate(axes)}},
+        "positions": dict(enumerate(axes)),
+    }
+    spacing = tuple(float(step) for step in working["spacing"])
+    outputs = ("values", "deviation") if is_ensemble(operator) else ("values",)
+    return FieldOperator(operator, load_codec(bundle, "target").head, spacing), inputs, shapes, outputs
+
+
+def exported(name: str, module: nn.Module, inputs: Mapping[str, Tensor], shapes: Shapes, outputs: Sequence[str]) -> Any:
+    """The onnx.ModelProto of a module. Raises ResultError with torch's own words where it cannot be had (C67)."""
+    varying = tuple({**shapes[each]} or None for each in inputs)
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                module.eval(),
+                tuple(inputs.values()),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=varying,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter's errors share no base class, and wrap those of what it traces
+        last = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+        raise ResultError(name, f"torch cannot export it: {last[0][:300]}") from error
+    assert program is not None  # noqa: S101 - None is what the old exporter gives
+    model = program.model_proto
+    if slow := sorted(SLOW & {node.op_type for node in model.graph.node}):
+        raise ResultError(name, f"it needs {slow[0]}, which no GPU computes", "write it as products of matrices")
+    for node in model.graph.node:
+        node.ClearField("metadata_props")  # stack traces of this machine
+        node.ClearField("doc_string")
+    del model.graph.value_info[:], model.graph.metadata_props[:], model.metadata_props[:]
+    return model
+
+
+def stored(model: Any, storage: str) -> bytes:
+    """A model's bytes, its large arrays of 32-bit numbers in 16 bits where asked for, and cast on the way in."""
+    import onnx
+
+    if storage == "float16":
+        _halve(model.graph)
+    onnx.checker.check_model(model)
+    content = bytes(model.SerializeToString())
+    if fault := graph_fault(content):
+        raise ResultError("export", fault)
+    return content
+
+
+def _halve(graph: Any) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for array in graph.initializer:
+        values: Array = numpy_helper.to_array(array)
+        if array.data_type != TensorProto.FLOAT or values.size < SMALLEST_HALVED:
+            continue
+        if np.abs(values).max() > np.finfo(np.float16).max:
+            raise ResultError(array.name, "is too large for float16")
+        whole = array.name
+        array.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{whole}_half"))
+        casts.append(helper.make_node("Cast", [f"{whole}_half"], [whole], to=TensorProto.FLOAT))
+    for cast in reversed(casts):
+        graph.node.insert(0, cast)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Torch's exporter speaks of torchvision, and of names of axes that it merges."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

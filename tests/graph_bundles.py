@@ -1,0 +1,47 @@
+"""Tiny bundles whose parts need torch or ONNX graphs, in memory, with random weights."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from toy_bundles import RADIUS_MM, make_bundle, make_spec
+
+from nfops.bundle import Bundle
+from nfops.codec import build_field_operator, state_arrays
+from nfops.grid import Grid
+from nfops.image import Image
+from nfops.node import Mark, node_from_plain
+from nfops.schema import Section
+
+OINR = {"backend": "oinr", "widths": [8, 8, 8], "blocks": [1, 1, 1], "spacing_mm": 5.0, "mirror": [0]}
+
+
+def section(plain: dict) -> Section:
+    return Section(node_from_plain(plain, Mark("toy", 0, 0)), "operator", "backend")
+
+
+def field_bundle(dims: int = 2, head: str = "identity", channels: int = 1, **changes) -> Bundle:
+    """Spline fields, whose target only says what values are, and an O-INR with random weights between them."""
+    source, target = make_spec(dims), make_spec(dims, head, channels)
+    base = make_bundle(source, target)
+    nodes = [round(2 * h / s) for h, s in zip(source.half_extent, source.spacing, strict=True)]
+    plain = OINR | changes
+    recipe = {**base.recipe, "operator": plain, "geometry": {"grid": {"shape": nodes}}}
+    bundle = replace(base, recipe=recipe)
+    torch.manual_seed(0)
+    operator = build_field_operator(section(plain), bundle, "none")
+    torch.nn.init.normal_(operator.last.weight, std=0.2)
+    working = operator.working_grid
+    facts = {"form": "field", "working": {"spacing": list(working.spacing), "multiple": working.multiple}}
+    return bundle.with_operator(recipe, state_arrays(operator), facts)
+
+
+def smooth_scan(dims: int, seed: int = 0) -> Image:
+    """A volume with a smooth pattern, on an oblique, anisotropic grid that covers the fields."""
+    shape = {1: (30, 1, 1), 2: (21, 17, 3), 3: (15, 13, 11)}[dims]
+    steps = [2 * RADIUS_MM * extent / n for extent, n in zip((1.0, 0.8, 0.7), shape, strict=True)]
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[-1, 0.05, 0], [-0.05, -1, 0], [0, 0, 1]]) @ np.diag(steps)
+    phases = np.stack(np.meshgrid(*(np.linspace(0, 3, n) for n in shape), indexing="ij"))
+    values = 0.5 + 0.4 * np.sin(phases.sum(axis=0) + seed) * np.cos(phases[0] - seed)
+    return Image(values[None].astype(np.float32), Grid(shape, affine))
