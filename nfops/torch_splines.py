@@ -45,6 +45,9 @@ class Taps:
 
     def sum(self, table: Tensor, along: int | None = None) -> Tensor:
         """Coefficients shared by all, (nodes in C order, K) -> (..., K); or their derivative by one coordinate."""
+        if torch.compiler.is_compiling():
+            rows, weights = self._all(along)
+            return (weights[..., None, :] @ table[rows])[..., 0, :]
         total = torch.zeros((*self.weights.shape[:-2], table.shape[-1]), dtype=table.dtype, device=table.device)
         for taps in itertools.product(range(4), repeat=len(self._nodes)):
             rows, weight = self._one(taps, along)
@@ -54,12 +57,24 @@ class Taps:
     def sum_each(self, tables: Tensor, along: int | None = None) -> Tensor:
         """As `sum`, with coefficients (B, nodes, K) of its own for each of the first axis of (B, N, d)."""
         batch = torch.arange(len(tables), device=tables.device)[:, None]
+        if torch.compiler.is_compiling():
+            rows, weights = self._all(along)
+            return (weights[..., None, :] @ tables[batch[..., None], rows])[..., 0, :]
         shape = (*self.weights.shape[:-2], tables.shape[-1])
         total = torch.zeros(shape, dtype=tables.dtype, device=tables.device)
         for taps in itertools.product(range(4), repeat=len(self._nodes)):
             rows, weight = self._one(taps, along)
             total = torch.addcmul(total, tables[batch, rows], weight[..., None])
         return total
+
+    def _all(self, along: int | None) -> tuple[Tensor, Tensor]:
+        """Rows and weights (..., 4^d) of all taps: one look-up in a graph to export, where memory counts less."""
+        row, weight = torch.zeros_like(self.columns[..., 0, :1]), torch.ones_like(self.weights[..., 0, :1])
+        for axis, nodes in enumerate(self._nodes):
+            own = (self.slopes if axis == along else self.weights)[..., axis, None, :]
+            row = (row[..., None] * nodes + self.columns[..., axis, None, :]).flatten(-2)
+            weight = (weight[..., None] * own).flatten(-2)
+        return row, weight
 
     def _one(self, taps: tuple[int, ...], along: int | None) -> tuple[Tensor, Tensor]:
         """Rows (...,) and weights (...,) of one tap."""

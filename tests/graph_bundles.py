@@ -7,7 +7,8 @@ import torch
 from toy_bundles import RADIUS_MM, make_bundle, make_spec
 
 from nfops.bundle import Bundle
-from nfops.codec import build_field_operator, state_arrays
+from nfops.codec import build_backbone, build_field_operator, state_arrays
+from nfops.codec_spec import EncodeSettings
 from nfops.grid import Grid
 from nfops.image import Image
 from nfops.node import Mark, node_from_plain
@@ -16,8 +17,8 @@ from nfops.schema import Section
 OINR = {"backend": "oinr", "widths": [8, 8, 8], "blocks": [1, 1, 1], "spacing_mm": 5.0, "mirror": [0]}
 
 
-def section(plain: dict) -> Section:
-    return Section(node_from_plain(plain, Mark("toy", 0, 0)), "operator", "backend")
+def section(plain: dict, selector: str = "backend") -> Section:
+    return Section(node_from_plain(plain, Mark("toy", 0, 0)), "toy", selector)
 
 
 def field_bundle(dims: int = 2, head: str = "identity", channels: int = 1, **changes) -> Bundle:
@@ -45,3 +46,34 @@ def smooth_scan(dims: int, seed: int = 0) -> Image:
     phases = np.stack(np.meshgrid(*(np.linspace(0, 3, n) for n in shape), indexing="ij"))
     values = 0.5 + 0.4 * np.sin(phases.sum(axis=0) + seed) * np.cos(phases[0] - seed)
     return Image(values[None].astype(np.float32), Grid(shape, affine))
+
+
+FORMS = {"siren": "torch", "warped-fpca": "warped-basis", "fpca": "spline-basis"}
+
+
+def siren(**changes) -> dict:
+    return {"backbone": "siren", "latent": 12, "width": 24, "depth": 3, "omega": 6.0} | changes
+
+
+def latent_bundle(source: dict, target: dict, dims: int = 2, head: str = "identity", channels: int = 1) -> Bundle:
+    """Two fields with random weights, `field` sections of a recipe, and an affine operator between their latents."""
+    sides = {"source": (source, "identity", 1), "target": (target, head, channels)}
+    specs, arrays = {}, {}
+    for number, (side, (plain, own_head, own_channels)) in enumerate(sides.items()):
+        form = FORMS[plain["backbone"]]
+        settings = EncodeSettings(steps=4, points=500, prior=0.1)  # random weights: the prior makes latents definite
+        named = {"backbone": plain["backbone"], "form": form, "latent": plain["latent"], "encode": settings}
+        spec = make_spec(dims, own_head, own_channels, **named)
+        torch.manual_seed(number)
+        backbone = build_backbone(section(plain, "backbone"), spec.domain, own_channels)
+        if form != "torch":
+            for parameter in backbone.parameters():
+                torch.nn.init.normal_(parameter, std=0.1)
+        mean, variance = backbone.prior()
+        prior = {"prior_mean": mean.astype(np.float32), "prior_variance": variance.astype(np.float32)}
+        specs[side], arrays[side] = spec, state_arrays(backbone, "field.") | prior
+    random = np.random.default_rng(5)
+    weight = random.normal(size=(target["latent"], source["latent"])).astype(np.float32) / 3
+    arrays["operator"] = {"weight": weight, "bias": np.zeros(target["latent"], np.float32)}
+    recipe = {"seed": 1, "source": {"field": source}, "target": {"field": target}, "operator": {"backend": "linear"}}
+    return Bundle("toy", recipe, specs, arrays, operator={"form": "affine"})

@@ -142,7 +142,7 @@ class TestParity:
     def test_c67_a_graph_of_something_else_is_not_published(self, plain_field, tmp_path):
         other = with_graphs(field_bundle(blocks=[0, 1, 1]))
         wrong = replace(plain_field, graphs=other.graphs)
-        with pytest.raises(ResultError, match="differs from torch"):
+        with pytest.raises(ResultError, match="it differs from torch"):
             checked(wrong, [])
 
     @pytest.mark.parametrize(

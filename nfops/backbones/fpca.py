@@ -71,12 +71,24 @@ class Backbone(nn.Module):
 
     def forward(self, coords: Tensor, latents: Tensor) -> Tensor:
         """Coords (B, N, d), latents (B, P) -> (B, N, C)."""
-        basis = self.basis.to(latents.dtype) * self.basis_scale.to(latents.dtype).reshape(-1, *[1] * self.mean.ndim)
-        mean = self.mean.to(latents.dtype)
         if self._few(coords):
-            return self._at_points(coords[:1], latents, torch.cat((mean[None], basis)))
-        nodal = mean + torch.tensordot(latents, basis, dims=1)
+            found = self._at_points(coords[:1], latents.dtype)[0]
+            return found[:, 0] + torch.einsum("npc,bp->bnc", found[:, 1:], latents)
+        functions = self._functions(latents.dtype)
+        nodal = functions[0] + torch.tensordot(latents, functions[1:], dims=1)
         return torch_splines.evaluate(torch_splines.coefficients(nodal, self.domain), coords, self.domain)
+
+    def jacobian(self, coords: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Coords (B, N, d), latents (B, P) -> the field (B, N, C) and its derivative (B, N, C, P): the basis there."""
+        shared = len(coords) > 1 and coords.stride(0) == 0
+        found = self._at_points(coords[:1] if shared else coords, latents.dtype)
+        field = found[:, :, 0] + torch.einsum("bnpc,bp->bnc", found[:, :, 1:].expand(len(latents), -1, -1, -1), latents)
+        return field, found[:, :, 1:].transpose(2, 3).expand(len(latents), -1, -1, -1)
+
+    def _functions(self, dtype: torch.dtype) -> Tensor:
+        """The mean and the basis at the nodes, (1 + P, C, *nodes)."""
+        basis = self.basis.to(dtype) * self.basis_scale.to(dtype).reshape(-1, *[1] * self.mean.ndim)
+        return torch.cat((self.mean.to(dtype)[None], basis))
 
     def _few(self, coords: Tensor) -> bool:
         """Whether the same few points are asked of many latents, as in training: then the basis is evaluated there."""
@@ -84,8 +96,9 @@ class Backbone(nn.Module):
         shared = batch > 1 and coords.stride(0) == 0
         return shared and points * 4**dims < batch * math.prod(self.domain.nodes)
 
-    def _at_points(self, coords: Tensor, latents: Tensor, functions: Tensor) -> Tensor:
-        """Coords (1, N, d), latents (B, P), mean and basis (1 + P, C, *nodes) -> (B, N, C)."""
+    def _at_points(self, coords: Tensor, dtype: torch.dtype) -> Tensor:
+        """Mean and basis at coords (B, N, d): (B, N, 1 + P, C)."""
+        functions = self._functions(dtype)
         table = torch_splines.coefficients(functions, self.domain).flatten(2).permute(2, 0, 1).flatten(1)
-        found = torch_splines.Taps(coords, self.domain).sum(table)[0].reshape(-1, *functions.shape[:2])
-        return found[:, 0] + torch.einsum("npc,bp->bnc", found[:, 1:], latents)
+        found = torch_splines.Taps(coords, self.domain).sum(table)
+        return found.reshape(*coords.shape[:2], *functions.shape[:2])

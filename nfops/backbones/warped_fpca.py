@@ -152,7 +152,7 @@ class Backbone(nn.Module):
         channels, size = len(self.mean), self.latent
         flat = self.basis.flatten(2).permute(2, 1, 0).flatten(1)  # (nodes, C P)
         jacobian = taps.sum(flat).reshape(*coords.shape[:2], channels, size)
-        if not self.warp.any():
+        if not torch.compiler.is_compiling() and not self.warp.any():
             return taps.sum_each(table), jacobian
         along = [taps.sum_each(table, axis) for axis in range(self.domain.dims)]
         pushes = self._pushes(coords)

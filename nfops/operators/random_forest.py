@@ -75,7 +75,7 @@ class Operator(SizedByState):
     def forward(self, latents: Tensor) -> Tensor:
         """(B, P_in) -> (B, P_out), constant between thresholds: its derivative is zero."""
         feature, child = self.feature.long(), self.child.long()
-        node = self.roots.long().expand(len(latents), -1)
+        node = self.roots.long().expand(latents.shape[0], -1)  # not len, which an export would fix
         for _ in range(self.config.depth):
             is_right = latents.gather(1, feature[node]) > self.threshold[node]
             node = child[node, is_right.long()]

@@ -107,7 +107,9 @@ class Operator(SizedByState):
         seen = latents - self.centre  # centred, or float32 loses the distances (feasibility, section 3)
         seen = (seen @ self.basis if self.config.components else seen) / self.spread
         squares = (seen**2).sum(dim=1, keepdim=True) + (self.support**2).sum(dim=1) - 2 * seen @ self.support.T
-        return torch.expm1(-self.gamma * squares) @ self.coefficients + self.bias
+        exponent = -self.gamma * squares
+        lessened = torch.tanh(exponent / 2) * (torch.exp(exponent) + 1)  # expm1, which ONNX has not
+        return lessened @ self.coefficients + self.bias
 
     def fit(self, source: LatentTable, target: LatentTable, objective: Objective, on_step: OnStep = silent) -> None:
         """Fit to two tables of the same rows; the candidates with the least error on left-out patients win.

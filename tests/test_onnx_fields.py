@@ -1,0 +1,138 @@
+"""Fields as graphs: a solver's step, the decoder, and the whole way of a scan through them, as torch goes it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from graph_bundles import latent_bundle, siren, smooth_scan
+from toy_bundles import P, make_bundle, make_spec
+
+from nfops.bundle import Bundle
+from nfops.bundle_graphs import DECODE, ENCODE_STEP
+from nfops.codec_spec import EncodeSettings
+from nfops.coding import encode_image
+from nfops.engines import open_engine_to_apply
+from nfops.engines.graph_field import GraphField
+from nfops.engines.onnx_engine import OnnxEngine
+from nfops.engines.torch_engine import TorchEngine
+from nfops.errors import BundleError
+from nfops.graph_parity import checked, predicted
+from nfops.onnx_export import export_part
+from nfops.workflows.export_onnx import exportable_parts
+
+WARPED = {"backbone": "warped-fpca", "latent": 6, "warp": 3}
+CASES = {
+    "2-D": (siren(), siren(skips=True), 2, "identity", 1),
+    "3-D, labels, hypernetwork": (siren(hyper_hidden=6), siren(first_modulated=2), 3, "softmax", 3),
+    "1-D, one label": (siren(omega=3.0), siren(latent=5), 1, "sigmoid", 1),
+    "two channels": (siren(), siren(), 2, "identity", 2),
+    "warped": (WARPED, WARPED, 2, "identity", 1),
+}
+
+
+def with_graphs(bundle: Bundle) -> Bundle:
+    return replace(bundle, graphs={name: export_part(bundle, name) for name in exportable_parts(bundle)})
+
+
+@pytest.fixture(scope="module", params=CASES)
+def bundle(request) -> Bundle:
+    return with_graphs(latent_bundle(*CASES[request.param]))
+
+
+@pytest.fixture(scope="module")
+def sirens() -> Bundle:
+    return with_graphs(latent_bundle(siren(), siren()))
+
+
+def test_c67_every_graph_is_as_torch_computes(bundle):
+    facts = checked(bundle, [smooth_scan(bundle.specs["source"].dims)]).graphs
+    for name, graph in facts.items():
+        found = {kind: one["relative"] for kind, one in graph.facts["parity"].items()}
+        assert set(found) == {"random", "real", "image"}
+        assert max(found.values()) < 1e-4, (name, found)
+
+
+def test_whole_images_agree_to_a_ten_thousandth_of_the_range(bundle):
+    engine, image = open_engine_to_apply(bundle, "cpu"), smooth_scan(bundle.specs["source"].dims)
+    assert isinstance(engine, OnnxEngine)
+    one, other = (predicted(bundle, each, image) for each in (engine, TorchEngine(bundle, "cpu")))
+    assert one.std() > 1e-3
+    assert np.abs(one - other).max() <= 1e-4
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        EncodeSettings(solver="sgd", steps=5, points=300, learning_rate=0.5, prior=0.1),
+        EncodeSettings(steps=1, prior=0.1),
+        EncodeSettings(steps=6, points=100, prior=0.1),
+    ],
+    ids=["sgd", "one step", "few points"],
+)
+def test_every_solver_finds_the_same_latents(sirens, settings):
+    specs = {side: replace(spec, encode=settings) for side, spec in sirens.specs.items()}
+    bundle = replace(sirens, specs=specs)
+    engines = OnnxEngine(bundle, "cpu"), TorchEngine(bundle, "cpu")
+    one, other = (encode_image(engine, bundle.side("source"), smooth_scan(2)) for engine in engines)
+    assert np.abs(one.vectors - other.vectors).max() <= 1e-3 * np.abs(other.vectors).max()
+    assert np.allclose(one.residual, other.residual, rtol=1e-3)
+
+
+def test_long_latents_are_encoded_with_products(monkeypatch):
+    bundle = with_graphs(latent_bundle(siren(latent=40), siren()))
+    for place in ("nfops.solvers", "nfops.engines.graph_field", "nfops.engines.torch_problem"):
+        monkeypatch.setattr(f"{place}.DENSE_LATENT", 20)
+    engines = OnnxEngine(bundle, "cpu"), TorchEngine(bundle, "cpu")
+    one, other = (encode_image(engine, bundle.side("source"), smooth_scan(2)) for engine in engines)
+    assert np.allclose(one.residual, other.residual, rtol=1e-2)
+
+
+def test_scans_with_holes_and_of_few_points_agree(sirens):
+    image = smooth_scan(2)
+    values = image.values.copy()
+    values[0, 3:9, 4:12] = np.nan
+    specs = {side: replace(spec, nan="keep") for side, spec in sirens.specs.items()}
+    bundle = replace(sirens, specs=specs)
+    holed = image.with_values(values)
+    one, other = (predicted(bundle, make(bundle, "cpu"), holed) for make in (OnnxEngine, TorchEngine))
+    assert np.abs(one - other).max() <= 1e-4
+
+
+def test_blocks_do_not_change_what_is_computed(sirens, monkeypatch):
+    whole = predicted(sirens, OnnxEngine(sirens, "cpu"), smooth_scan(2))
+    monkeypatch.setattr("nfops.engines.graph_field.BLOCK_POINTS", {"cpu": 50})
+    monkeypatch.setattr("nfops.engines.graph_field.KEPT_POINTS", 10)
+    assert np.abs(predicted(sirens, OnnxEngine(sirens, "cpu"), smooth_scan(2)) - whole).max() < 1e-5
+
+
+def test_scattered_points_are_decoded(sirens):
+    points = np.random.default_rng(0).uniform(-0.7, 0.7, (5000, 2))
+    latents = np.random.default_rng(1).normal(size=(1, 12)).astype(np.float32)
+    one, other = (make(sirens, "cpu").decode_points("target", latents, points) for make in (OnnxEngine, TorchEngine))
+    assert one.shape == other.shape == (1, 5000)
+    assert np.abs(one - other).max() < 1e-5
+
+
+def test_a_spline_field_stays_with_numpy_beside_graphs():
+    bundle = latent_bundle(siren(), {"backbone": "fpca", "latent": P})
+    bundle = replace(bundle, arrays={**bundle.arrays, "target": make_bundle(make_spec(2)).arrays["target"]})
+    graphs = {ENCODE_STEP: export_part(bundle, ENCODE_STEP)}
+    assert bundle.graphs_to_apply == (ENCODE_STEP,)
+    engine = open_engine_to_apply(replace(bundle, graphs=graphs), "cpu")
+    assert isinstance(engine, OnnxEngine)
+    one, other = (predicted(bundle, each, smooth_scan(2)) for each in (engine, TorchEngine(bundle, "cpu")))
+    assert np.abs(one - other).max() <= 1e-4
+
+
+def test_spline_fields_have_graphs_too_for_other_programs():
+    bundle = with_graphs(make_bundle(make_spec(2), make_spec(2, "sigmoid")))
+    parity = checked(bundle, [smooth_scan(2)]).graphs[DECODE].facts["parity"]
+    assert max(one["relative"] for one in parity.values()) < 1e-4
+
+
+def test_a_graph_that_is_not_there_is_named(sirens):
+    field = GraphField(sirens.specs["target"], None, None)
+    with pytest.raises(BundleError, match=r"no graph encode_step\.onnx"):
+        field.pose(sirens.specs["target"].domain.lattice(), np.zeros((1, 1, 16, 14)), None)
+    with pytest.raises(BundleError, match=r"no graph decode\.onnx"):
+        field.decode_points(np.zeros((1, 12)), np.zeros((3, 2)))
