@@ -271,8 +271,9 @@ def format_description() -> list[str]:
         "in float32) and parity: max_abs and relative (to the range of the values) differences from torch, on random "
         "and on real input. encode_step: latent (P), points (N, Q, d) in field coordinates, values (N, C) and weights "
         "(N) to sums over the points: loss, gradient (P), curvature (P, P) and its rows (N C, P). decode: latent "
-        "(P) and points to values (N, C). operator: latents (B, P) to latents, or field (B, C, grid...) and "
-        "positions (grid..., d) to values. apply: points, values and weights of a scan and the points of the output "
+        "(P) and points to values (N, C). operator: latents (B, P) to those moved and, of an ensemble, by "
+        "each member; or field (B, C, grid...) and positions (grid..., d) to values and, of an ensemble, their "
+        "deviation. apply: points, values and weights of a scan and the points of the output "
         "to its values.",
         "Loading checks every sha256, refuses a newer format_version, refuses arrays with NaN or of the wrong shape, "
         "refuses graphs that point to other files or need operators beyond the ONNX standard, refuses a directory "

@@ -46,15 +46,16 @@ class Decode(nn.Module):
 
 
 class LatentOperator(nn.Module):
-    """latents (B, P_in) -> what each member makes of them (M, B, P_out); M is 1 where there are none."""
+    """latents (B, P_in) -> (B, P_out) and, of an ensemble, what each member makes of them (M, B, P_out)."""
 
     def __init__(self, operator: nn.Module) -> None:
         super().__init__()
         self.operator = operator
 
-    def forward(self, latents: Tensor) -> Tensor:
+    def forward(self, latents: Tensor) -> tuple[Tensor, ...]:
         """As the class says."""
-        return _each(self.operator, latents)
+        each = _each(self.operator, latents)
+        return (each.mean(dim=0), each) if is_ensemble(self.operator) else (each[0],)
 
 
 class FieldOperator(nn.Module):

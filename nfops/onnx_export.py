@@ -74,7 +74,8 @@ def _operator(bundle: Bundle) -> _Part:
         raise ResultError(OPERATOR, f"{bundle.recipe['operator'].get('backend')} is not exportable: {why}")
     if not bundle.acts_on_fields:
         inputs = {"latents": torch.randn(3, bundle.specs["source"].latent)}
-        return LatentOperator(operator), inputs, {"latents": {0: LATENTS}}, ("moved",)
+        outputs = ("moved", "each") if is_ensemble(operator) else ("moved",)
+        return LatentOperator(operator), inputs, {"latents": {0: LATENTS}}, outputs
     working, spec = bundle.operator["working"], bundle.specs["target"]
     multiple, dims = int(working["multiple"]), spec.dims
     sizes = [multiple * (2 + axis % 2) for axis in range(dims)]  # none of them 1, not all alike
@@ -88,8 +89,8 @@ def _operator(bundle: Bundle) -> _Part:
         "positions": dict(enumerate(axes)),
     }
     spacing = tuple(float(step) for step in working["spacing"])
-    outputs = ("values", "deviation") if is_ensemble(operator) else ("values",)
-    return FieldOperator(operator, load_codec(bundle, "target").head, spacing), inputs, shapes, outputs
+    shown = ("values", "deviation") if is_ensemble(operator) else ("values",)
+    return FieldOperator(operator, load_codec(bundle, "target").head, spacing), inputs, shapes, shown
 
 
 def exported(name: str, module: nn.Module, inputs: Mapping[str, Tensor], shapes: Shapes, outputs: Sequence[str]) -> Any:

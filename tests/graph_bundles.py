@@ -37,6 +37,29 @@ def field_bundle(dims: int = 2, head: str = "identity", channels: int = 1, **cha
     return bundle.with_operator(recipe, state_arrays(operator), facts)
 
 
+def ensemble_of_fields(members: list[dict], dims: int = 2, head: str = "identity", channels: int = 1) -> Bundle:
+    """As `field_bundle`, with an ensemble of O-INRs."""
+    base = field_bundle(dims, head, channels)
+    recipe = {**base.recipe, "operator": {"backend": "ensemble", "members": members}}
+    bundle = replace(base, recipe=recipe)
+    torch.manual_seed(0)
+    operator = build_field_operator(bundle.section("operator"), bundle, "none")
+    for member in operator.members:
+        torch.nn.init.normal_(member.last.weight, std=0.2)
+    working = operator.working_grid
+    facts = {"form": "field", "working": {"spacing": list(working.spacing), "multiple": working.multiple}}
+    return bundle.with_operator(recipe, state_arrays(operator), facts)
+
+
+def fields_of(bundle: Bundle, count: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Random values, their coordinates and the spacing, as `Engine.operate_field` takes them."""
+    working = bundle.operator["working"]
+    shape = [2 * working["multiple"]] * bundle.specs["source"].dims
+    random = np.random.default_rng(0)
+    coords = random.normal(scale=20, size=(*shape, len(shape))).astype(np.float32)
+    return random.random((count, 2, *shape), np.float32), coords, np.array(working["spacing"])
+
+
 def smooth_scan(dims: int, seed: int = 0) -> Image:
     """A volume with a smooth pattern, on an oblique, anisotropic grid that covers the fields."""
     shape = {1: (30, 1, 1), 2: (21, 17, 3), 3: (15, 13, 11)}[dims]

@@ -133,6 +133,11 @@ class TestChain:
         assert not chain.bundle.with_name(chain.bundle.name + ".latents").exists()
         assert load_bundle(chain.bundle).acts_on_fields
 
+    def test_weights_are_stored_in_16_bits(self, chain):
+        arrays = load_bundle(chain.bundle).arrays["operator"].values()
+        assert {array.dtype for array in arrays if array.size >= 256} == {np.dtype(np.float16)}
+        assert {array.dtype for array in arrays if array.size < 256} == {np.dtype(np.float32)}
+
     def test_training_again_gives_the_same(self, chain, tmp_path):
         fit_inr(chain.recipe, chain.data, tmp_path / "again")
         train_operator(chain.recipe, chain.data, tmp_path / "again")

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from cli_fixtures import ENVIRONMENT, nfops, save_nifti
-from graph_bundles import field_bundle, smooth_scan
+from graph_bundles import ensemble_of_fields, field_bundle, fields_of, smooth_scan
 from toy_bundles import make_bundle, make_spec
 
 from nfops.bundle import MANIFEST, Bundle, load_bundle, save_bundle
@@ -75,6 +75,18 @@ class TestFieldOperator:
         one, other = (predicted(field, make(field, "cpu"), image) for make in (OnnxEngine, TorchEngine))
         assert other.std() > 1e-3
         assert np.abs(one - other).max() <= 1e-4
+
+    @pytest.mark.parametrize("head", ["identity", "softmax"])
+    def test_an_ensemble_tells_how_far_its_members_lie_apart(self, head):
+        member = {"backend": "oinr", "widths": [8, 8], "blocks": [1, 1], "spacing_mm": 5.0}
+        bundle = ensemble_of_fields([member, member], 2, head, 1 if head == "identity" else 3)
+        exported = replace(bundle, graphs={OPERATOR: export_part(bundle, OPERATOR)})
+        checked(exported, [])
+        fed = fields_of(bundle)
+        (one, apart), (other, expected) = (e(exported, "cpu").operate_field(*fed) for e in (OnnxEngine, TorchEngine))
+        assert np.abs(one - other).max() <= 1e-4
+        assert np.abs(apart - expected).max() <= 1e-4
+        assert expected.mean() > 0.01
 
     def test_many_slices_pass_some_at_a_time(self, plain_field, monkeypatch):
         whole = predicted(plain_field, OnnxEngine(plain_field, "cpu"), smooth_scan(2))

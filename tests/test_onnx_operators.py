@@ -7,6 +7,8 @@ import onnx
 import pytest
 from latent_trials import P_IN, P_OUT, bundle_of, curved, fit, moved
 from sklearn.svm import SVR
+from test_ensemble import bundle_of as ensemble_bundle
+from test_ensemble import fitted
 from test_random_forest import SMALL, scikit_learns
 from test_svr import LINEAR, ONE
 
@@ -101,3 +103,15 @@ def test_a_forest_is_scikit_learns_on_a_thousand_latents():
     _, run = graph_of(operator, "random-forest", dataclasses.asdict(SMALL))
     expected = predict(random_latents())
     assert np.abs(run(random_latents()) - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_an_ensemble_gives_the_mean_and_what_each_member_says():
+    members = "[{backend: linear}, {backend: svr}]"
+    operator = fitted(members, curved(120))
+    session = GraphSession(export_part(ensemble_bundle(operator, members), OPERATOR).content, OPERATOR)
+    mean, each = session.run(["moved", "each"], {"latents": session.place(random_latents())})
+    expected = moved(operator, random_latents())
+    assert each.shape == (2, *expected.shape)
+    assert np.abs(mean - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert np.abs(each.mean(axis=0) - mean).max() <= 1e-6 * np.abs(expected).max()
+    assert np.abs(each[0] - each[1]).max() > 0.01

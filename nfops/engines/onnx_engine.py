@@ -50,7 +50,9 @@ class OnnxEngine:
         if self._members:
             return np.stack([member(latents) for member in self._members])
         session = self._operator_session()
-        return session.run(["moved"], {"latents": session.place(latents)})[0]
+        if "each" in session.outputs:
+            return session.run(["each"], {"latents": session.place(latents)})[0]
+        return session.run(["moved"], {"latents": session.place(latents)})[0][None]
 
     def operate_field(self, values: Array, coords: Array, spacing: Array) -> tuple[Array, Array | None]:
         """See `Engine.operate_field`; `spacing` is the one that the graph was made for. Slices pass some at a time.
