@@ -273,8 +273,8 @@ def format_description() -> list[str]:
         "(N) to sums over the points: loss, gradient (P), curvature (P, P) and its rows (N C, P). decode: latent "
         "(P) and points to values (N, C). operator: latents (B, P) to those moved and, of an ensemble, by "
         "each member; or field (B, C, grid...) and positions (grid..., d) to values and, of an ensemble, their "
-        "deviation. apply: points, values and weights of a scan and the points of the output "
-        "to its values.",
+        "deviation. apply, where asked for: points, values and weights of a scan and output_points to predicted values "
+        "(M, C).",
         "Loading checks every sha256, refuses a newer format_version, refuses arrays with NaN or of the wrong shape, "
         "refuses graphs that point to other files or need operators beyond the ONNX standard, refuses a directory "
         f"with files of other kinds of model ({', '.join(FOREIGN_SUFFIXES)}; graphs that the manifest does not name), "

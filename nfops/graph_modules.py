@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from nfops import torch_heads
 from nfops.codec import Codec
 from nfops.heads import Head
+from nfops.solvers import Prior
 
 
 class EncodeStep(nn.Module):
@@ -22,14 +24,18 @@ class EncodeStep(nn.Module):
         """Latent (P,), points (N, Q, d), values (N, C), weights (N,) -> sums of w times: the loss (), its gradient
         (P,), its Gauss-Newton curvature (P, P); and rows (N C, P) with rows^T rows = curvature.
         """
-        head, weight = self.codec.head, weights[None]
-        field, outer, inner = self.codec.factored_jacobian(points, latent[None])
+        head, weight, (count, cell) = self.codec.head, weights[None], points.shape[:2]
+        fine, outer, inner = self.codec.factored_jacobian(points.reshape(-1, 1, points.shape[2]), latent[None])
+        field = fine.reshape(1, count, cell, -1).mean(dim=2)
         loss = torch_heads.loss(head, field, values[None]) @ weights
-        slope = (torch_heads.slope(head, field, values[None]) * weight[..., None]).flatten(1)
-        gradient = slope @ outer[0].flatten(0, 1)
-        rows = torch_heads.curvature_rows(head, field, outer, weight)[0]
+        slope = torch_heads.slope(head, field, values[None]) * weight[..., None] / cell
+        spread = slope[:, :, None].expand(1, count, cell, slope.shape[2])
+        gradient = spread.reshape(1, -1) @ outer[0].flatten(0, 1)
+        whole = outer
         if inner is not None:
-            gradient, rows = gradient @ inner[0], rows @ inner[0]
+            gradient, whole = gradient @ inner[0], outer @ inner[0]
+        jacobian = whole.reshape(1, count, cell, *whole.shape[2:]).mean(dim=2)  # of cells: the last, it is the least
+        rows = torch_heads.curvature_rows(head, field, jacobian, weight)[0]
         return loss[0], gradient[0], rows.T @ rows, rows
 
 
@@ -77,6 +83,73 @@ class FieldOperator(nn.Module):
             return (values,)
         shown = torch_heads.activate(self.head, each.movedim(2, -1)).movedim(-1, 2)
         return values, (shown - shown.mean(dim=0)).square().mean(dim=0).sqrt()
+
+
+class Apply(nn.Module):
+    """The whole way: points (N, Q, d), values (N, C) and weights (N,) of a scan, output_points (M, R, d) -> the values
+    of the target there (M, C').
+
+    The encoding is a damped Gauss-Newton descent on all the points, `steps` long, whose P x P systems are solved by
+    products alone. Unlike `solvers.gauss_newton` it does not begin on few points.
+    """
+
+    mean: Tensor
+    precision: Tensor
+
+    def __init__(self, source: Codec, prior: Prior, operator: nn.Module, target: Codec) -> None:
+        super().__init__()
+        self.encode_step, self.operator, self.decode = EncodeStep(source), operator, Decode(target)
+        self.steps = source.spec.encode.steps
+        self.register_buffer("mean", torch.as_tensor(prior.mean, dtype=torch.float32))
+        self.register_buffer("precision", torch.as_tensor(2 * prior.precision, dtype=torch.float32))
+
+    def forward(self, points: Tensor, values: Tensor, weights: Tensor, output_points: Tensor) -> Tensor:
+        """As the class says."""
+        latent = self._encode((points, values, weights))
+        predicted: Tensor = self.decode(self.operator(latent[None])[0], output_points)
+        return predicted
+
+    def _encode(self, scan: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """(P,): a step that does not lower the objective is taken again, shorter."""
+        best, trial, damping = self.mean, self.mean, torch.zeros(())
+        lowest, gradient, curvature = self._model(trial, scan)
+        for step in range(self.steps):
+            if step:
+                value, slope, bent = self._model(trial, scan)
+                helps = value <= lowest
+                best, lowest = torch.where(helps, trial, best), torch.where(helps, value, lowest)
+                gradient, curvature = torch.where(helps, slope, gradient), torch.where(helps, bent, curvature)
+                damping = torch.where(helps, 0.0, torch.clamp(damping * 10, min=FIRST_DAMPING))
+            extra = damping * torch.diagonal(curvature).mean() * torch.eye(len(self.mean))
+            trial = best - solved(curvature + extra, gradient)
+        value, _, _ = self._model(trial, scan)
+        return torch.where(value <= lowest, trial, best)
+
+    def _model(self, latent: Tensor, scan: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The objective about a latent: its value, gradient and curvature."""
+        loss, gradient, curvature, _ = self.encode_step(latent, *scan)
+        total, off = scan[2].sum(), latent - self.mean
+        value = loss / total + (self.precision * off * off).sum() / 2
+        return value, gradient / total + self.precision * off, curvature / total + torch.diag(self.precision)
+
+
+FIRST_DAMPING = 1e-2
+INVERTING, REFINING = 30, 3
+"""Newton-Schulz iterations, enough for a condition of 1e8, and corrections of the solution in the end."""
+
+
+def solved(matrix: Tensor, vector: Tensor) -> Tensor:
+    """X (P,) with matrix x = vector, matrix (P, P) positive definite: ONNX has no operator that solves."""
+    scale = torch.rsqrt(torch.diagonal(matrix))
+    even = matrix * scale[:, None] * scale
+    inverse = torch.eye(even.shape[0]) / even.abs().sum(dim=0).max()
+    for _ in range(INVERTING):
+        inverse = 2 * inverse - inverse @ (even @ inverse)
+    wanted = vector * scale
+    found = inverse @ wanted
+    for _ in range(REFINING):
+        found = found + inverse @ (wanted - even @ found)
+    return found * scale
 
 
 def is_ensemble(operator: nn.Module) -> bool:

@@ -5,22 +5,25 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
+import torch
 
 from nfops.arrays import Array
 from nfops.bundle import Bundle
-from nfops.bundle_graphs import DECODE, ENCODE_STEP, OPERATOR
+from nfops.bundle_graphs import APPLY, DECODE, ENCODE_STEP, OPERATOR
 from nfops.codec import seen_channels
 from nfops.coding import encode_image
 from nfops.engines import Engine
 from nfops.engines.onnx_engine import OnnxEngine
+from nfops.engines.onnx_sessions import GraphSession
 from nfops.engines.torch_engine import TorchEngine
 from nfops.errors import ResultError
 from nfops.field_translation import draw_translation, translate_field
 from nfops.grid import WORLD_DIRECTIONS, Grid
 from nfops.image import Image
 from nfops.intensity import from_channels
+from nfops.onnx_export import apply_module
 from nfops.rendering import Units, render
-from nfops.sampling import Lattice
+from nfops.sampling import Lattice, even_draw
 from nfops.solvers import Problem, Products
 
 LARGEST = {"float32": 1e-4, "float16": 2e-2}
@@ -62,8 +65,11 @@ def checked(bundle: Bundle, images: Sequence[Image]) -> Bundle:
     again = [predicted(bundle, OnnxEngine(bundle, "cpu"), image) for image in images]
     graphs = {}
     for name, graph in bundle.graphs.items():
-        calls = {"random": random_calls(bundle, name), "real": recorder.calls[name]}
-        found = {kind: _compare(some, torch_engine, onnx_engine) for kind, some in calls.items()}
+        if name == APPLY:
+            found = _compare_whole(bundle, recorder)
+        else:
+            calls = {"random": random_calls(bundle, name), "real": recorder.calls[name]}
+            found = {kind: _compare(some, torch_engine, onnx_engine) for kind, some in calls.items()}
         found["image"] = _worst(zip(pictures, again, strict=True), _range(bundle))
         for kind, parity in found.items():
             is_iterated = kind == "image" and ENCODE_STEP in bundle.graphs_to_apply
@@ -97,9 +103,11 @@ class Recorder:
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
         self._bundle, self._engine, self.device = bundle, engine, engine.device
         self.calls: dict[str, list[Call]] = {ENCODE_STEP: [], OPERATOR: [], DECODE: []}
+        self.posed: tuple[Lattice, Array] | None = None
 
     def pose(self, side: str, lattice: Lattice, values: Array, weights: Array | None) -> Problem:
         """See `Engine.pose`."""
+        self.posed = self.posed or (lattice, values)
         latents = np.tile(self._bundle.side(side).prior.mean, (len(values), 1))
         self.calls[ENCODE_STEP].append(lambda asked: _linearised(asked.pose(side, lattice, values, weights), latents))
         return self._engine.pose(side, lattice, values, weights)
@@ -209,6 +217,27 @@ def _linearised(problem: Problem, latents: Array) -> list[Array]:
 
 def _compare(calls: Sequence[Call], one: Engine, other: Engine) -> Parity:
     return _worst([pair for call in calls for pair in zip(call(one), call(other), strict=True)])
+
+
+def _compare_whole(bundle: Bundle, recorder: Recorder) -> dict[str, Parity]:
+    """The graph `apply` beside its module in torch: on random values, and on the first slice that was encoded."""
+    session, module = GraphSession(bundle.graphs[APPLY].content, APPLY), apply_module(bundle)
+    random, found = np.random.default_rng(2), {}
+    lattice, values = recorder.posed or (bundle.specs["source"].domain.lattice(), np.empty(0))
+    cells = even_draw(lattice.size, min(lattice.size, LINEARISED_POINTS), seed=0)
+    points = lattice.points_of(cells).astype(np.float32)
+    shown = np.moveaxis(values[0], 0, -1).reshape(lattice.size, -1)[cells].astype(np.float32)
+    for kind, seen in (("random", random.random(shown.shape, np.float32)), ("real", shown)):
+        inputs = {
+            "points": points,
+            "values": seen,
+            "weights": np.ones(len(points), np.float32),
+            "output_points": points,
+        }
+        with torch.inference_mode():
+            reference = module(*(torch.from_numpy(array) for array in inputs.values())).numpy()
+        found[kind] = _worst([(reference, session.run(["predicted"], inputs)[0])])
+    return found
 
 
 def _worst(pairs: Iterable[tuple[Array, Array]], whole: float | None = None) -> Parity:

@@ -13,10 +13,10 @@ from torch.export import Dim
 
 from nfops.arrays import Array
 from nfops.bundle import Bundle
-from nfops.bundle_graphs import DECODE, ENCODE_STEP, OPERATOR, Graph
+from nfops.bundle_graphs import APPLY, DECODE, ENCODE_STEP, OPERATOR, Graph
 from nfops.codec import load_codec, load_operator, seen_channels
 from nfops.errors import ResultError
-from nfops.graph_modules import Decode, EncodeStep, FieldOperator, LatentOperator, is_ensemble
+from nfops.graph_modules import Apply, Decode, EncodeStep, FieldOperator, LatentOperator, is_ensemble
 from nfops.onnx_files import graph_fault
 
 OPSET = 20
@@ -37,7 +37,7 @@ SUB_POINTS = Dim("sub_points", min=1)
 
 def export_part(bundle: Bundle, name: str, storage: str = "float32") -> Graph:
     """One of a bundle's graphs, not yet compared with anything. Raises ResultError where torch cannot export it."""
-    make = {ENCODE_STEP: _encode_step, OPERATOR: _operator, DECODE: _decode}[name]
+    make = {ENCODE_STEP: _encode_step, OPERATOR: _operator, DECODE: _decode, APPLY: _apply}[name]
     module, inputs, shapes, outputs = make(bundle)
     facts: dict[str, Any] = {"opset": OPSET, "storage": storage}
     if per_point := getattr(getattr(module, "operator", None), "values_per_point", None):
@@ -91,6 +91,25 @@ def _operator(bundle: Bundle) -> _Part:
     spacing = tuple(float(step) for step in working["spacing"])
     shown = ("values", "deviation") if is_ensemble(operator) else ("values",)
     return FieldOperator(operator, load_codec(bundle, "target").head, spacing), inputs, shapes, shown
+
+
+def apply_module(bundle: Bundle) -> Apply:
+    """All of a bundle on latents as one module."""
+    side = bundle.side("source")
+    return Apply(load_codec(bundle, "source"), side.prior, load_operator(bundle), load_codec(bundle, "target")).eval()
+
+
+def _apply(bundle: Bundle) -> _Part:
+    spec = bundle.specs["source"]
+    inputs = {
+        "points": torch.rand(6, 2, spec.dims) - 0.5,
+        "values": torch.rand(6, spec.channels),
+        "weights": torch.rand(6),
+        "output_points": torch.rand(7, 3, spec.dims) - 0.5,
+    }
+    shapes = {"points": {0: POINTS, 1: SUB_POINTS}, "values": {0: POINTS}, "weights": {0: POINTS}}
+    shapes["output_points"] = {0: Dim("output", min=2), 1: Dim("output_sub_points", min=1)}
+    return apply_module(bundle), inputs, shapes, ("predicted",)
 
 
 def exported(name: str, module: nn.Module, inputs: Mapping[str, Tensor], shapes: Shapes, outputs: Sequence[str]) -> Any:

@@ -63,7 +63,7 @@ class SineNetwork:
         """
         batch, points, width = slopes[0].shape
         channels, layers = len(self.out_weight), len(slopes)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():  # a graph has no memory to write into
             return self._shift_jacobian_with_graph(slopes, first)
         whole = slopes[0].new_empty((batch, points, channels, layers - first, width))
         incoming = self.out_weight.expand(batch, points, channels, width)

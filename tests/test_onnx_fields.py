@@ -1,25 +1,37 @@
 """Fields as graphs: a solver's step, the decoder, and the whole way of a scan through them, as torch goes it."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from cli_fixtures import nifti, save_nifti
 from graph_bundles import latent_bundle, siren, smooth_scan
 from toy_bundles import P, make_bundle, make_spec
 
-from nfops.bundle import Bundle
-from nfops.bundle_graphs import DECODE, ENCODE_STEP
+from nfops.bundle import Bundle, save_bundle
+from nfops.bundle_graphs import APPLY, DECODE, ENCODE_STEP
 from nfops.codec_spec import EncodeSettings
 from nfops.coding import encode_image
 from nfops.engines import open_engine_to_apply
 from nfops.engines.graph_field import GraphField
 from nfops.engines.onnx_engine import OnnxEngine
+from nfops.engines.onnx_sessions import GraphSession
 from nfops.engines.torch_engine import TorchEngine
 from nfops.errors import BundleError
+from nfops.graph_modules import solved
 from nfops.graph_parity import checked, predicted
+from nfops.intensity import IntensitySettings
+from nfops.io import load_image
 from nfops.onnx_export import export_part
+from nfops.solvers import gauss_newton
+from nfops.workflows.apply import GridRequest, apply, open_translator
 from nfops.workflows.export_onnx import exportable_parts
 
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "apply_onnx.py"
 WARPED = {"backbone": "warped-fpca", "latent": 6, "warp": 3}
 CASES = {
     "2-D": (siren(), siren(skips=True), 2, "identity", 1),
@@ -136,3 +148,45 @@ def test_a_graph_that_is_not_there_is_named(sirens):
         field.pose(sirens.specs["target"].domain.lattice(), np.zeros((1, 1, 16, 14)), None)
     with pytest.raises(BundleError, match=r"no graph decode\.onnx"):
         field.decode_points(np.zeros((1, 12)), np.zeros((3, 2)))
+
+
+class TestApplyAsOneGraph:
+    def test_c67_it_is_its_module_and_finds_what_the_engines_find(self, sirens):
+        bundle = replace(sirens, graphs={**sirens.graphs, APPLY: export_part(sirens, APPLY)})
+        found = checked(bundle, []).graphs[APPLY].facts["parity"]
+        assert max(found[kind]["relative"] for kind in ("random", "real")) < 1e-4
+        lattice, engine = bundle.specs["source"].domain.lattice(), TorchEngine(bundle, "cpu")
+        drawn = engine.decode("source", 0.1 * np.ones((1, 12), np.float32), lattice)
+        prior, settings = bundle.side("source").prior, bundle.specs["source"].encode
+        latents, _ = gauss_newton(engine.pose("source", lattice, drawn, None), prior, 1, settings.steps)
+        expected = engine.decode("target", engine.operate(latents), lattice)[0].reshape(-1)
+        session = GraphSession(bundle.graphs[APPLY].content, APPLY)
+        inputs = {"points": lattice.points(), "values": drawn.reshape(-1, 1), "weights": np.ones(lattice.size)}
+        placed = {name: session.place(array) for name, array in inputs.items()}
+        (predicted_there,) = session.run(["predicted"], {**placed, "output_points": placed["points"]})
+        assert np.abs(predicted_there[:, 0] - expected).max() < 1e-2 * np.ptp(expected)
+
+    def test_the_example_gives_what_nfops_gives_without_it(self, tmp_path):
+        bundle = make_bundle(make_spec(2, intensity=IntensitySettings("percentile", 0.0, 100.0)))
+        whole = replace(bundle, graphs={APPLY: export_part(bundle, APPLY)})
+        image = smooth_scan(2)
+        affine = np.diag([2.0, 2.5, 6.0, 1.0])
+        affine[:2, 3] = -30, -25
+        scan = save_nifti(tmp_path / "scan.nii.gz", image.values[0], affine)
+        save_bundle(whole, tmp_path / "b", force=False)
+        blocked = "import sys, runpy; sys.modules['nfops'] = sys.modules['torch'] = None; sys.argv = sys.argv[1:];"
+        words = [EXAMPLE, tmp_path / "b", scan, tmp_path / "out.nii.gz"]
+        code = blocked + "runpy.run_path(sys.argv[0])"
+        subprocess.run([sys.executable, "-c", code, *map(str, words)], check=True)
+        drawn = apply(open_translator(tmp_path / "b"), load_image(scan), GridRequest())[0].image().values[0]
+        found, _ = nifti(tmp_path / "out.nii.gz")
+        assert np.abs(found - drawn).max() < 1e-3 * np.ptp(drawn)
+
+    @pytest.mark.parametrize("condition", [1.0, 1e4, 1e7])
+    def test_products_alone_solve_what_the_encoder_must(self, condition):
+        random = np.random.default_rng(0)
+        turn = np.linalg.qr(random.normal(size=(40, 40)))[0]
+        matrix = (turn * np.geomspace(1, condition, 40)) @ turn.T
+        wanted = random.normal(size=40)
+        found = solved(torch.from_numpy(matrix).float(), torch.from_numpy(matrix @ wanted).float()).numpy()
+        assert np.abs(matrix @ (found - wanted)).max() < 1e-4 * np.abs(matrix @ wanted).max()

@@ -24,7 +24,7 @@ EXAMPLES = [
     ("For a small download", "nfops export-onnx -r r.yaml --storage float16 --out small"),
 ]
 
-PARTS = ("encode_step", "operator", "decode")
+PARTS = ("encode_step", "operator", "decode", "apply")
 
 
 @click.command()
@@ -32,7 +32,13 @@ PARTS = ("encode_step", "operator", "decode")
 @recipe_option
 @bundle_option
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Another bundle, with the graphs.")
-@click.option("--graph", "parts", type=click.Choice(PARTS), multiple=True, help="Only this one; may be repeated.")
+@click.option(
+    "--graph",
+    "parts",
+    type=click.Choice(PARTS),
+    multiple=True,
+    help="Only this one; may be repeated. apply: all of it in one, for other programs.",
+)
 @click.option(
     "--storage",
     type=click.Choice(("float32", "float16")),
@@ -54,7 +60,8 @@ def command(
 
     encode_step.onnx (one step of the solver: loss, gradient, curvature), operator.onnx and decode.onnx go into the
     bundle, or with it to --out; of an operator on fields, what NumPy does not know. Then `nfops apply` needs no torch,
-    and other programs can run them with any ONNX runtime: nfops-bundle(5) says what goes in and comes out.
+    and other programs can run them with any ONNX runtime: nfops-bundle(5) says what goes in and comes out. For those,
+    --graph apply adds all of a chain of latents in one graph, the solver's loop too (examples/apply_onnx.py).
 
     Each graph is compared with torch on random input and on SCANs (without any, on slices that the source field
     draws), and the image in the end too. A part that differs by more than 0.0001 (float16: 0.02) of the largest value

@@ -16,6 +16,7 @@ from nfops.cli.errors import guarded, raise_on_sigterm
 SUMMARIES = {
     "apply": "Apply a trained operator to a scan",
     "demo": "Translate a small real T1 scan to T2",
+    "doctor": "Say what of this installation works",
     "encode": "Turn a cohort of images into tables of latents",
     "evaluate": "Evaluate a recipe on scans whose truth is known",
     "export-onnx": "Write what apply needs of a trained bundle as ONNX graphs",

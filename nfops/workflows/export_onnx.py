@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nfops.bundle import Bundle, load_bundle, save_bundle
-from nfops.bundle_graphs import DECODE, ENCODE_STEP, OPERATOR
+from nfops.bundle_graphs import APPLY, DECODE, ENCODE_STEP, OPERATOR
 from nfops.errors import BundleError, OutputError, UsageError
 from nfops.graph_parity import checked
 from nfops.image import Image
@@ -81,9 +81,10 @@ def _checked(
     if "target" in bundle.specs and not bundle.has_operator:
         raise BundleError(bundle_dir, "this bundle has no operator yet", "run `nfops train-operator`")
     parts = exportable_parts(bundle)
-    if strange := [name for name in settings.names if name not in parts]:
-        raise UsageError("--graph", f"this bundle has no use for {strange[0]}, but for {', '.join(parts)}")
-    names = tuple(name for name in parts if not settings.names or name in settings.names)
+    known = (*parts, APPLY) if bundle.has_operator and not bundle.acts_on_fields else parts
+    if strange := [name for name in settings.names if name not in known]:
+        raise UsageError("--graph", f"this bundle has no use for {strange[0]}, but for {', '.join(known)}")
+    names = tuple(name for name in known if name in (settings.names or parts))
     if out is not None:
         refuse_directory(out, force)
     elif present := [name for name in names if name in bundle.graphs and not force]:
