@@ -20,7 +20,7 @@ from nfops.field_translation import draw_translation, translate_field
 from nfops.grid import WORLD_DIRECTIONS, Grid
 from nfops.image import Image
 from nfops.intensity import from_channels
-from nfops.onnx_export import apply_module
+from nfops.onnx_export import apply_module, field_channels
 from nfops.rendering import Units, render
 from nfops.sampling import Lattice, even_draw
 from nfops.solvers import Problem, Products
@@ -190,7 +190,7 @@ def _random_field(bundle: Bundle, random: np.random.Generator) -> Call:
     """Noise on a grid of a few coarse cells, as no scan has."""
     working = bundle.operator["working"]
     shape = [working["multiple"] * (3 if axis else 2) for axis in range(bundle.specs["source"].dims)]
-    values = random.random((2, bundle.specs["source"].channels + 1, *shape), np.float32)
+    values = random.random((2, field_channels(bundle), *shape), np.float32)
     axes = [(np.arange(n) + 0.5 - n / 2) * step for n, step in zip(shape, working["spacing"], strict=True)]
     places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).astype(np.float32)
     return lambda asked: [asked.operate_field(values, places, np.array(working["spacing"]))]
