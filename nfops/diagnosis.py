@@ -73,9 +73,8 @@ def _torch() -> Iterator[Finding]:
 def _onnxruntime() -> Iterator[Finding]:
     """The providers that a session really has; what it was built with says nothing of this machine."""
     try:
-        import onnxruntime
-
         from nfops.engines.onnx_sessions import IDENTITY, GraphSession, cuda_fault, has_driver, packages_clash
+        from nfops.onnx_runtime import onnxruntime
     except Exception as error:
         yield Finding("onnxruntime", False, f"cannot be imported: {_one_line(error)}")
         return

@@ -14,6 +14,9 @@ from nfops.cli import info
 from nfops.cli.main import SUMMARIES, LazyGroup, load_command, load_module, main
 
 HEAVY = {
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
     "torch",
     "scipy",
     "SimpleITK",

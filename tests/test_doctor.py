@@ -23,7 +23,8 @@ def test_it_names_versions_devices_decoders_and_bundles():
     assert found["torch"]["is_fine"]
     assert found["onnxruntime on the CPU"]["what"] == "CPUExecutionProvider"
     assert found["DICOM in RLE"]["is_fine"]
-    assert "numpy on cpu" in found["bundle brain_t1t2"]["what"]
+    assert "onnx on cpu" in found["bundle brain_t1t2"]["what"]
+    assert "numpy on cpu" in found["bundle brain_t1t2_latent"]["what"]
     assert "bundle hippocampus" in found
     assert "ok " in nfops("doctor").out
 
@@ -47,7 +48,8 @@ def test_c65_two_onnxruntimes_are_a_fault(monkeypatch):
 def test_a_library_that_cannot_be_imported_hurts_only_itself(tmp_path, monkeypatch):
     for name in ("torch", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "nfops.engines.onnx_sessions", raising=False)
+    for name in ("nfops.engines.onnx_sessions", "nfops.onnx_runtime"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(diagnosis.importlib.util, "find_spec", lambda name: None if name == "onnx" else name)
     found = findings(tmp_path)
     assert found["onnx"].what == "is not installed"

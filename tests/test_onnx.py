@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from cli_fixtures import ENVIRONMENT, nfops, save_nifti
@@ -27,6 +26,7 @@ from nfops.errors import BundleError, DeviceError, MemoryLimitError, OutputError
 from nfops.graph_parity import checked, predicted
 from nfops.onnx_export import export_part
 from nfops.onnx_files import graph_fault
+from nfops.onnx_runtime import onnxruntime
 from nfops.workflows.export_onnx import ExportSettings, export_onnx, exportable_parts, plan_export
 
 FIELD_CASES = [(1, "identity", 1), (2, "identity", 1), (2, "softmax", 3), (3, "sigmoid", 1)]
@@ -279,6 +279,18 @@ class TestBundle:
         for message, fields in numbers.items():
             known = getattr(onnx, message).DESCRIPTOR.fields_by_name
             assert {name: known[name].number for name in fields} == fields
+
+
+def test_onnxruntime_reports_to_nobody(plain_field, tmp_path):
+    """Its wheels would: they leave a file of their session behind, and send to their maker."""
+    save_bundle(plain_field, tmp_path / "toy", force=False)
+    (tmp_path / "tmp").mkdir()
+    words = "from pathlib import Path; from nfops.bundle import load_bundle; from nfops.engines import *; import os;"
+    words += "open_engine_to_apply(load_bundle(Path('toy')), 'cpu', 'onnx'); print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    settings = {key: value for key, value in ENVIRONMENT.items() if key != "ORT_DISABLE_TELEMETRY"}
+    settings |= {"TMPDIR": str(tmp_path / "tmp"), "HOME": str(tmp_path / "tmp")}
+    ran = subprocess.run([sys.executable, "-c", words], cwd=tmp_path, env=settings, capture_output=True, check=True)
+    assert (ran.stdout, list((tmp_path / "tmp").iterdir())) == (b"1\n", [])
 
 
 class TestChoosingAnEngine:

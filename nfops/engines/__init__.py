@@ -1,5 +1,6 @@
 """Engines compute; NumPy goes in and comes out. `open_engine` and `open_engine_to_apply` choose one for a bundle."""
 
+import importlib.util
 import re
 from typing import Protocol
 
@@ -77,7 +78,7 @@ def _best_engine(bundle: Bundle, device: str) -> str:
         return "numpy"
     needed = bundle.graphs_to_apply
     has_all = bool(needed) and set(needed) <= set(bundle.graphs)
-    return "onnx" if has_all else "torch"
+    return "onnx" if has_all and importlib.util.find_spec("onnxruntime") else "torch"
 
 
 def _onnx_engine(bundle: Bundle, device: str) -> Engine:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from nfops.arrays import Array
 from nfops.errors import BundleError, DeviceError, MemoryLimitError
+from nfops.onnx_runtime import onnxruntime
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
