@@ -17,21 +17,17 @@ from nfops import __version__
 from nfops.arrays import Array
 from nfops.bundle_graphs import DECODE, ENCODE_STEP, GRAPHS, OPERATOR, Graph, read_graphs
 from nfops.codec_spec import CodecSpec
-from nfops.errors import BundleError, RecipeError
+from nfops.errors import BundleError
 from nfops.io.archives import archive_kind
 from nfops.io.publish_folder import publishing_directory
 from nfops.node import Mark, node_from_plain
-from nfops.recipe import recipe_from_plain
-from nfops.schema import Section, to_plain
+from nfops.schema import Section
 from nfops.solvers import Prior
 
 FORMAT = "nfops-bundle"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PARTS = ("source", "target", "operator")
-FREE_KEYS = ("operator.", "evaluate.", "description", "bundle", "data.root", "data.validation")
-"""What a recipe may say otherwise than when its fields were fitted."""
-
 NUMPY_OPERATORS = ("affine", "residual-mlp", "rbf-kernel", "forest")
 """Forms of operators that need no torch."""
 
@@ -201,85 +197,6 @@ def load_bundle(directory: Path) -> Bundle:
     bundle = Bundle(name, recipe, specs, arrays, operator, data, versions, graphs, directory, digest)
     _check_shapes(bundle)
     return bundle
-
-
-def refuse_other_recipe(bundle: Bundle, recipe: Mapping[str, Any]) -> None:
-    """Raise BundleError where a resolved recipe is not the one that a bundle's fields were fitted by.
-
-    Only the operator, what is evaluated, the description and where the data lie may differ: else the bundle would
-    record settings that were not used. A key that is younger than the bundle had its default.
-    """
-    if difference := recipe_difference(bundle.recipe, recipe):
-        what = f"its fields were fitted with {difference}"
-        raise BundleError(
-            bundle.path or "bundle", what, "repeat its --set, name another folder with --bundle, or fit again"
-        )
-
-
-def recipe_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What fields depend on and two recipes do not share, in words ("seed 3, the recipe says 4"); empty if nothing."""
-    fitted, asked = _flat(_resolved(before)), _flat(now)
-    differing = sorted(key for key in fitted.keys() | asked.keys() if fitted.get(key) != asked.get(key))
-    differing = [key for key in differing if not key.startswith(FREE_KEYS)]
-    if not differing:
-        return ""
-    key = "name" if "name" in differing else differing[0]
-    return f"{key} {fitted.get(key)!r}, the recipe says {asked.get(key)!r}"
-
-
-def _resolved(plain: Mapping[str, Any]) -> Mapping[str, Any]:
-    """With the default of every key; as it is, where it can no longer be read."""
-    try:
-        return dict(to_plain(recipe_from_plain(plain, MANIFEST)))
-    except RecipeError:
-        return plain
-
-
-def _flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"source.field.latent": 64, ...}."""
-    found: dict[str, Any] = {}
-    for key, value in plain.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
-
-
-def format_description() -> list[str]:
-    """Paragraphs on the format, for nfops-bundle(5)."""
-    return [
-        "A bundle is a directory. It is data only: JSON and safetensors, perhaps ONNX; no code and no pickle.",
-        f"{MANIFEST}: format ({FORMAT!r}), format_version ({FORMAT_VERSION}), name, nfops and versions (of the "
-        "software that fitted it), seed, recipe (the resolved one, complete), specs (for source and, unless the recipe "
-        "has none, target: backbone and its form, dimensions, anatomical axes, radius_mm or none for "
-        "unit frames, half_extent and spacing in field coordinates, head, labels, channels, latent size, intensity "
-        "map, the range that a predicted 0 and 1 stand for, encode settings), operator (its form, those of the "
-        "members of an ensemble on latents, the figures of its fit, source_residual: what the source field leaves of "
-        "training scans, spread: how far the members of an ensemble lie apart on validation or training scans and, of "
-        "one on fields, the spacing of its working grid and its condition), data (number of scans and patients, "
-        "digests of the table and of all images; no names; for fields trained step by step their curves: iteration, "
-        "training and validation loss, null where there was none), files (the sha256 of each file below).",
-        "source.safetensors and, with a target, target.safetensors: the field's arrays (field.*) and prior_mean, "
-        "prior_variance of its latents. A spline-basis field has field.mean (C, nodes...), field.basis (P, C, "
-        "nodes...; 8-bit), field.basis_scale (P) and field.variance (P).",
-        "operator.safetensors: the operator's arrays; an affine one has weight (P_out, P_in) and bias (P_out); an "
-        "rbf-kernel centre, spread, perhaps basis (P_in, seen), support (S, seen), gamma, coefficients (S, P_out) and "
-        "bias; a forest roots, feature, threshold, child and leaf of its nodes, values of its leaves (16-bit), "
-        "value_scale, basis and mean; an ensemble those of its members, as members.0.weight. One on fields with "
-        "condition latent has latent.weight (P_out, P_in) and latent.bias (P_out) beside its own: ridge, whose "
-        "prediction, decoded, it sees. The file is absent until nfops train-operator has run.",
-        f"{', '.join(GRAPHS)}: perhaps, what nfops export-onnx made of these arrays; training again drops them. The "
-        "manifest's graphs has for each its sha256, opset, storage (float32 or float16: of the weights; all compute "
-        "in float32) and parity: max_abs and relative (to the range of the values) differences from torch, on random "
-        "and on real input. encode_step: latent (P), points (N, Q, d) in field coordinates, values (N, C) and weights "
-        "(N) to sums over the points: loss, gradient (P), curvature (P, P) and its rows (N C, P). decode: latent "
-        "(P) and points to values (N, C). operator: latents (B, P) to those moved and, of an ensemble, by "
-        "each member; or field (B, C, grid...) and positions (grid..., d) to values and, of an ensemble, their "
-        "deviation. apply, where asked for: points, values and weights of a scan and output_points to predicted values "
-        "(M, C).",
-        "Loading checks every sha256, refuses a newer format_version, refuses arrays with NaN or of the wrong shape, "
-        "refuses graphs that point to other files or need operators beyond the ONNX standard, refuses a directory "
-        f"with files of other kinds of model ({', '.join(FOREIGN_SUFFIXES)}; graphs that the manifest does not name), "
-        "and never reads any other file in it.",
-    ]
 
 
 def _read_manifest(directory: Path) -> tuple[dict[str, Any], str]:

@@ -12,11 +12,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from toy_bundles import make_bundle, make_spec
 
-from nfops.bundle import MANIFEST, Bundle, load_bundle, refuse_other_recipe, save_bundle
+from nfops.bundle import MANIFEST, Bundle, load_bundle, save_bundle
 from nfops.codec_spec import CodecSpec
 from nfops.errors import BundleError, OutputError
 from nfops.latents import LatentTable
 from nfops.recipe import load_recipe
+from nfops.recipe_changes import refuse_other_recipe
 from nfops.schema import to_plain
 
 

@@ -11,10 +11,11 @@ import pytest
 from cli_fixtures import nfops
 from PIL import Image as Picture
 
-from nfops.bundle import load_bundle, recipe_difference
+from nfops.bundle import load_bundle
 from nfops.codec import build_backbone
 from nfops.io import load_image
 from nfops.recipe import Recipe, check_components, load_recipe
+from nfops.recipe_changes import recipe_difference
 from nfops.sampling import Domain
 from nfops.schema import to_plain
 

@@ -194,7 +194,7 @@ def _explained(doc: str, default: str) -> str:
 
 def bundle_page() -> str:
     """nfops-bundle(5): what a trained recipe leaves behind."""
-    from nfops.bundle import format_description
+    from nfops.bundle_format import format_description
 
     return page(
         "nfops-bundle",

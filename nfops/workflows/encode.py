@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nfops.bundle import load_bundle, refuse_other_recipe
+from nfops.bundle import load_bundle
 from nfops.cohort import load_pairs, read_cohort
 from nfops.engines import open_engine
 from nfops.io.publish_folder import publishing_directory, refuse_directory
@@ -13,6 +13,7 @@ from nfops.latent_tables import encode_pairs
 from nfops.latents import TABLES, latents_dir
 from nfops.progress import OnStep, Step, silent
 from nfops.recipe import Recipe
+from nfops.recipe_changes import refuse_other_recipe
 from nfops.schema import to_plain
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nfops.arrays import Array
-from nfops.bundle import Bundle, load_bundle, refuse_other_recipe
+from nfops.bundle import Bundle, load_bundle
 from nfops.cohort import Cohort, Pair, load_pairs, read_cohort
 from nfops.engines.torch_engine import choose_device
 from nfops.errors import BundleError, UsageError
@@ -24,6 +24,7 @@ from nfops.evaluation.summary import Evaluation, summarise_evaluation
 from nfops.io.publish_folder import publishing_directory, refuse_directory
 from nfops.progress import OnStep, Step, silent
 from nfops.recipe import Recipe, check_components
+from nfops.recipe_changes import refuse_other_recipe
 from nfops.report import SUMMARY, write_report
 from nfops.schema import to_plain
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nfops.bundle import recipe_difference, save_bundle
+from nfops.bundle import save_bundle
 from nfops.checkpoints import CheckpointFolder, checkpoint_dir
 from nfops.cohort import Cohort, Pair, load_pairs, read_cohort
 from nfops.engines.torch_engine import choose_device
@@ -14,6 +14,7 @@ from nfops.fitting import Training, fit_fields, learned_sides
 from nfops.io.publish_folder import refuse_directory
 from nfops.progress import OnStep, Step, silent
 from nfops.recipe import Recipe, check_components
+from nfops.recipe_changes import recipe_difference
 from nfops.schema import to_plain
 from nfops.stopping import Stop
 

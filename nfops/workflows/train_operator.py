@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nfops.arrays import Array
-from nfops.bundle import Bundle, load_bundle, refuse_other_recipe, save_bundle
+from nfops.bundle import Bundle, load_bundle, save_bundle
 from nfops.codec import operator_acts_on
 from nfops.cohort import Cohort, Pair, load_pairs, read_cohort
 from nfops.engines import open_engine
@@ -18,6 +18,7 @@ from nfops.latents import LatentTable, latents_dir
 from nfops.operator_fitting import fit_operator
 from nfops.progress import OnStep, Step, silent
 from nfops.recipe import Recipe
+from nfops.recipe_changes import refuse_other_recipe
 from nfops.registry import load_component
 from nfops.schema import to_plain
 from nfops.scoring import Score, score_pair, summarise
