@@ -59,7 +59,7 @@ def draw_operators(path: Path, summary: Mapping[str, Any]) -> None:
         axis = made.subplots()
         for number, row in enumerate(rows):
             found = sorted((view["resolution"], view["metrics"][primary]["mean"]) for view in row["resolutions"])
-            style = {"color": COLOURS["result"], "linewidth": 2} if number == 0 else {"linewidth": 1.2}
+            style = {"color": COLOURS["result"] if number == 0 else f"C{number}", "linewidth": 1.2 if number else 2}
             axis.plot(*zip(*found, strict=True), marker="o", markersize=3.5, label=row["operator"], **style)
         axis.set_xscale("log")
         axis.set_xticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
