@@ -1,13 +1,15 @@
 """A T1 volume to T2 by a bundle's apply.onnx, without nfops: python apply_onnx.py BUNDLE T1.nii.gz T2.nii.gz.
 
 For 2-D recipes of axial slices (axes L, P, S), percentile intensities, frame "physical". The bundle is one with
-`nfops export-onnx --graph apply`. It needs numpy, nibabel and onnxruntime (which ORT_DISABLE_TELEMETRY=1 in the
-environment keeps from reporting to its maker).
+`nfops export-onnx --graph apply`. It needs numpy, nibabel and onnxruntime.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # or it reports to its maker
 
 import nibabel
 import numpy as np

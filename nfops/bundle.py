@@ -113,10 +113,14 @@ class Bundle:
         """The graphs without which onnxruntime does not apply it: those of the parts that NumPy does not know."""
         needed = {
             ENCODE_STEP: self.specs["source"].form != "spline-basis",
-            OPERATOR: self.has_operator and self.operator.get("form") not in NUMPY_OPERATORS,
+            OPERATOR: self.has_operator and not set(self.operator_forms) <= set(NUMPY_OPERATORS),
             DECODE: "target" in self.specs and self.specs["target"].form != "spline-basis",
         }
         return tuple(name for name, is_needed in needed.items() if is_needed)
+
+    def without_operator(self) -> "Bundle":
+        """Its fields alone: what codes needs no operator, nor the plugin that it may be of."""
+        return replace(self, arrays={side: self.arrays[side] for side in self.specs}, operator={})
 
     def with_operator(self, recipe: Mapping[str, Any], arrays: dict[str, Array], facts: Mapping[str, Any]) -> "Bundle":
         """With another operator, trained by a resolved recipe; graphs of the one before are left behind."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nfops.annotations import about
+from nfops.errors import RecipeError
 from nfops.field_descent import DescentSettings, descend
 from nfops.field_pairs import FieldPairs, Window
 from nfops.progress import OnStep, silent
@@ -50,6 +51,11 @@ class FieldOperator(nn.Module):
         super().__init__()
         self.config = config
         self.figures: dict[str, float] = {}
+        if beyond := [axis for axis in config.mirror if axis >= len(window.extent)]:
+            what = (
+                f"operator.mirror: expected axes below {len(window.extent)}, the recipe's dimensions, got {beyond[0]}"
+            )
+            raise RecipeError("recipe", what)
         self.extent = window.extent
         self.finest = window.spacing if config.spacing_mm is None else (config.spacing_mm,) * len(window.spacing)
 

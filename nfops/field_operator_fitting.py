@@ -3,7 +3,7 @@
 It needs the specs of the bundle's fields (frame, axes, intensities, heads), and none of their latents.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -54,7 +54,7 @@ def fit_field_operator(
     operator = build_field_operator(section, bundle, condition).to(where)
     working: WorkingGrid = operator.working_grid
     training = _training_pairs(recipe, pairs)
-    fields_alone = replace(bundle, arrays={side: bundle.arrays[side] for side in bundle.specs}, operator={})
+    fields_alone = bundle.without_operator()
     engine, drawn = open_engine(fields_alone, where), None
     if condition == "latent":
         drawn = fit_condition(recipe, fields_alone, engine, working, training, on_step=on_step)
@@ -70,19 +70,24 @@ def fit_field_operator(
         "source_residual": residual_figures(np.array([latent.residual.mean() for latent in encoded])),
         "working": {"spacing": list(working.spacing), "multiple": working.multiple},
     }
-    kept = _halved(state_arrays(operator)) | (ridge_arrays(drawn.ridges.whole) if drawn else {})
+    kept = _halved(state_arrays(operator), {name for name, _ in operator.named_parameters()}) | (
+        ridge_arrays(drawn.ridges.whole) if drawn else {}
+    )
     fitted = bundle.with_operator(to_plain(recipe), kept, facts)
     if hasattr(operator, "each"):
         fitted = replace(fitted, operator=facts | _usual_spread(recipe, fitted, pairs, where))
     return fitted
 
 
-def _halved(arrays: dict[str, Array]) -> dict[str, Array]:
+def _halved(arrays: dict[str, Array], learned: Set[str]) -> dict[str, Array]:
     """Rounded to 16 bits, once and for all: a bundle half as large, whose images differ by about 1e-4 of the range."""
     small = np.finfo(np.float16).max
     return {
         name: array.astype(np.float16)
-        if array.dtype == np.float32 and array.size >= SMALLEST_HALVED and np.abs(array).max() < small
+        if name in learned
+        and array.dtype == np.float32
+        and array.size >= SMALLEST_HALVED
+        and np.abs(array).max() < small
         else array
         for name, array in arrays.items()
     }

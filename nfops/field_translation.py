@@ -83,6 +83,8 @@ def draw_translation(translation: Translation, grid: Grid, *, soft: bool = False
     is_label = spec.is_label and not soft
     if spec.is_label:
         values = np.clip(values, 0, 1)
+        if spec.head == "softmax":  # cubic interpolation leaves the sum at about 1
+            values /= np.maximum(values.sum(axis=0), 1e-6)
         values[:, ~inside] = np.eye(len(values), 1) if spec.head == "softmax" else 0
         shown = from_channels(values, spec.head, spec.labels) if is_label else values
     else:

@@ -153,8 +153,8 @@ def solved(matrix: Tensor, vector: Tensor) -> Tensor:
 
 
 def is_ensemble(operator: nn.Module) -> bool:
-    """Whether it has members, whose predictions may lie apart."""
-    return hasattr(operator, "each")
+    """Whether it has several members, whose predictions may lie apart."""
+    return hasattr(operator, "each") and len(getattr(operator, "members", (0, 1))) > 1
 
 
 def _each(operator: Any, *inputs: Any) -> Tensor:

@@ -1,5 +1,6 @@
 """How near a bundle's ONNX graphs come to torch: on random input, on what `apply` feeds them of scans, in the image."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -24,7 +25,7 @@ from nfops.intensity import from_channels
 from nfops.onnx_export import apply_module
 from nfops.rendering import Units, render
 from nfops.sampling import Lattice, even_draw
-from nfops.solvers import Problem, Products
+from nfops.solvers import Problem, Products, solve
 
 LARGEST = {"float32": 1e-4, "float16": 2e-2}
 """By storage: differences, relative to the largest value (of an image: to its range), that are published."""
@@ -51,8 +52,9 @@ class Parity:
         return {"max_abs": float(f"{self.max_abs:.3g}"), "relative": float(f"{self.relative:.3g}")}
 
 
-def checked(bundle: Bundle, images: Sequence[Image]) -> Bundle:
-    """The bundle with the parity of each of its graphs among their facts: on "random" and "real" input, in the "image".
+def checked(bundle: Bundle, images: Sequence[Image], names: Sequence[str] = ()) -> Bundle:
+    """The bundle with the parity of its graphs, or of some, among their facts: on "random" and "real" input and, where
+    it has all that apply needs, in the "image".
 
     images: real scans; without any, slices are drawn from its source field, and "real_input" says so.
     Raises ResultError for a graph that differs too much to be published (C67).
@@ -62,17 +64,20 @@ def checked(bundle: Bundle, images: Sequence[Image]) -> Bundle:
     real = "scans" if images else "drawn from the source field"
     images = images or [drawn_scan(bundle, torch_engine)]
     pictures = [predicted(bundle, recorder, image) for image in images]
-    again = [predicted(bundle, OnnxEngine(bundle, "cpu"), image) for image in images]
-    graphs = {}
-    for name, graph in bundle.graphs.items():
+    is_whole = set(bundle.graphs_to_apply) <= set(bundle.graphs)
+    again = [predicted(bundle, OnnxEngine(bundle, "cpu"), image) for image in images] if is_whole else []
+    graphs = dict(bundle.graphs)
+    for name in names or bundle.graphs:
+        graph = bundle.graphs[name]
         if name == APPLY:
-            found = _compare_whole(bundle, recorder)
+            found = _compare_whole(bundle, recorder, torch_engine)
         else:
             calls = {"random": random_calls(bundle, name), "real": recorder.calls[name]}
             found = {kind: _compare(some, torch_engine, onnx_engine) for kind, some in calls.items()}
-        found["image"] = _worst(zip(pictures, again, strict=True), _range(bundle))
+            if is_whole:
+                found["image"] = _worst(zip(pictures, again, strict=True), _range(bundle))
         for kind, parity in found.items():
-            is_iterated = kind == "image" and ENCODE_STEP in bundle.graphs_to_apply
+            is_iterated = kind == "image" and (name == APPLY or ENCODE_STEP in bundle.graphs_to_apply)
             _refuse(name, kind, parity, max(LARGEST[graph.facts["storage"]], LARGEST_ITERATED * is_iterated))
         parities = {kind: parity.to_plain() for kind, parity in found.items()}
         graphs[name] = replace(graph, facts={**graph.facts, "parity": parities, "real_input": real})
@@ -109,7 +114,10 @@ class Recorder:
         """See `Engine.pose`."""
         self.posed = self.posed or (lattice, values)
         latents = np.tile(self._bundle.side(side).prior.mean, (len(values), 1))
-        self.calls[ENCODE_STEP].append(lambda asked: _linearised(asked.pose(side, lattice, values, weights), latents))
+        step = max(1, math.ceil((lattice.size / LINEARISED_POINTS) ** (1 / len(lattice.shape))))
+        part = (slice(None, None, step),) * len(lattice.shape)  # of all points an engine would take a draw of its own
+        few = lattice[part], values[:, :, *part], None if weights is None else weights[:, *part]
+        self.calls[ENCODE_STEP].append(lambda asked: _linearised(asked.pose(side, *few), latents))
         return self._engine.pose(side, lattice, values, weights)
 
     def operate(self, latents: Array) -> Array:
@@ -210,7 +218,7 @@ def _both(made: tuple[Array, Array | None]) -> Array:
 
 def _linearised(problem: Problem, latents: Array) -> list[Array]:
     """A problem about latents (B, P): loss, gradient, and curvature (of long latents its product with ones)."""
-    model = problem.subset(LINEARISED_POINTS, seed=0).linearise(latents)
+    model = problem.linearise(latents)
     bent = model.curvature.apply(np.ones_like(latents)) if isinstance(model.curvature, Products) else model.curvature
     return [model.loss, model.gradient, np.asarray(bent)]
 
@@ -219,8 +227,10 @@ def _compare(calls: Sequence[Call], one: Engine, other: Engine) -> Parity:
     return _worst([pair for call in calls for pair in zip(call(one), call(other), strict=True)])
 
 
-def _compare_whole(bundle: Bundle, recorder: Recorder) -> dict[str, Parity]:
-    """The graph `apply` beside its module in torch: on random values, and on the first slice that was encoded."""
+def _compare_whole(bundle: Bundle, recorder: Recorder, engine: Engine) -> dict[str, Parity]:
+    """The graph `apply` beside its module in torch: on random values, and on the first slice that was encoded; as
+    "image", beside what the solver of `apply` makes of that slice, whose descent is another.
+    """
     session, module = GraphSession(bundle.graphs[APPLY].content, APPLY), apply_module(bundle)
     random, found = np.random.default_rng(2), {}
     lattice, values = recorder.posed or (bundle.specs["source"].domain.lattice(), np.empty(0))
@@ -236,8 +246,14 @@ def _compare_whole(bundle: Bundle, recorder: Recorder) -> dict[str, Parity]:
         }
         with torch.inference_mode():
             reference = module(*(torch.from_numpy(array) for array in inputs.values())).numpy()
-        found[kind] = _worst([(reference, session.run(["predicted"], inputs)[0])])
-    return found
+        predicted_here = session.run(["predicted"], inputs)[0]
+        found[kind] = _worst([(reference, predicted_here)])
+    side = bundle.side("source")
+    posed = engine.pose("source", lattice, values[:1], None).subset(len(cells), seed=0)
+    latents, _ = solve(posed, side.prior, 1, replace(side.spec.encode, points=len(cells)))
+    decoded = engine.decode("target", engine.operate(latents), lattice)
+    solved = np.moveaxis(decoded[0], 0, -1).reshape(lattice.size, -1)[cells]
+    return {**found, "image": _worst([(solved, predicted_here)])}
 
 
 def _worst(pairs: Iterable[tuple[Array, Array]], whole: float | None = None) -> Parity:

@@ -24,6 +24,8 @@ UNLIKE_SPREAD = {"validation": 1.75, "training": 2.5}
 these, their whole scans 1.1 and 1.2; chest X-rays 1.6 to 7, spinal cords 1.5 to 5.
 """
 
+FLAT = 0.03
+"""A slice whose values deviate less than this, of 0 to 1, is air or nearly so."""
 SMALLEST_SHARE = 0.05
 """A scan that covers less than this of the range of values that the recipe declares is in other units."""
 
@@ -73,9 +75,10 @@ def judge_scan(bundle: Bundle, image: Image, encoded: Latent, spread: float | No
     if spread_limit is not None and spread is not None and spread > spread_limit:
         known = f"on {usual_spread['of']} scans at most about {usual_spread['p99']:.2g}"
         reasons.append(f"the members of the ensemble lie {spread:.2g} apart on it, {known}")
-    found = tuple(f"the scan looks unlike those the recipe was trained on: {reason}" for reason in reasons)
-    outer = other_units(bundle.specs["source"], image) or _other_size(bundle.specs["source"], encoded)
-    return Quality(residual, limit, spread, spread_limit, (outer,) if outer else found)
+    spec = bundle.specs["source"]
+    found = [f"the scan looks unlike those the recipe was trained on: {reason}" for reason in reasons]
+    outer = [other_units(spec, image) or _other_size(spec, encoded), _flat_slices(spec, image, encoded)]
+    return Quality(residual, limit, spread, spread_limit, (*(reason for reason in outer if reason), *found))
 
 
 def _times(factor: float | None, p99: float | None) -> float | None:
@@ -86,6 +89,18 @@ def worst(each: Sequence[Quality]) -> tuple[int, Quality]:
     """Of the volumes of a 4-D scan, that which is least like the training's, and its number from 0."""
     number = max(range(len(each)), key=lambda n: (bool(each[n].reasons), each[n].excess))
     return number, each[number]
+
+
+def _flat_slices(spec: CodecSpec, image: Image, encoded: Latent) -> str:
+    """What to say of a volume with slices that show next to nothing: there was none in the training."""
+    if spec.dims != 2 or spec.is_label:
+        return ""
+    slices = np.moveaxis(image.reoriented(spec.axes).values, -1, 0)
+    spreads = [float(np.nanstd(scale.forward(item))) for scale, item in zip(encoded.scales, slices, strict=True)]
+    flat = sum(spread < FLAT for spread in spreads)
+    if not flat or len(slices) == 1:
+        return ""
+    return f"{flat} of {len(slices)} slices show next to nothing: what is predicted there is made up"
 
 
 def other_units(spec: CodecSpec, image: Image) -> str:

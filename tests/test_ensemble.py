@@ -204,7 +204,7 @@ def test_without_members_it_is_left_out_of_a_comparison(data):
     recipe = load_recipe(data / "recipe.yaml")
     chosen, warnings = choose_operators(recipe, "all")
     assert "ensemble" not in chosen
-    assert 'Not compared: --operators ensemble: operator: missing key "members".' in warnings
+    assert not [warning for warning in warnings if "ensemble" in warning]
     with pytest.raises(RecipeError, match="missing key"):
         choose_operators(recipe, "ensemble")
 

@@ -9,6 +9,7 @@ import pytest
 from cli_fixtures import Trained, blobs, names, nfops
 
 from nfops.cohort import load_pairs, read_cohort
+from nfops.errors import RecipeError
 from nfops.evaluation.folds import plan_folds
 from nfops.evaluation.operators import choose_operators, with_operator
 from nfops.evaluation.refit import refit
@@ -182,6 +183,12 @@ def test_a_rival_that_cannot_be_used_is_refused_by_name_and_left_out_of_all(blob
     assert {"svr", "oinr", "residual-mlp"} <= set(chosen)
     assert not {"mine", "soft"} & set(chosen)
     assert ["nobody" in warnings[0], "epsilom" in warnings[1]] == [True, True]
+
+
+def test_another_operator_may_not_have_the_name_of_the_recipes_own(blobs):
+    recipe = load_recipe(blobs.recipe, ("evaluate.operators={linear: {backend: svr}}",))
+    with pytest.raises(RecipeError, match="is the name of the recipe's own operator"):
+        choose_operators(recipe, "linear")
 
 
 def test_a_dry_run_names_the_operators(blobs, tmp_path):

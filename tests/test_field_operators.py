@@ -113,6 +113,10 @@ class TestOperator:
         with pytest.raises(ValueError, match="too coarse"):
             self.run(operator, torch.zeros(1, 2, 32, 32), step=3.0)
 
+    def test_a_mirror_beyond_the_dimensions_is_refused(self):
+        with pytest.raises(RecipeError, match=r"operator.mirror: expected axes below 2"):
+            Operator(Config(mirror=(2,)), 2, 1, Window((24.0, 24.0), (1.5, 1.5)))
+
     def test_widths_and_blocks_go_together(self):
         with pytest.raises(ValueError, match="one number for each"):
             Config(widths=(8, 16), blocks=(1,))
@@ -178,6 +182,8 @@ class TestChain:
         assert set(np.unique(labels.values)) <= {0.0, 1.0, 2.0}
         assert soft.values.min() >= 0
         assert soft.values.max() <= 1
+        if chain.recipe.side("target").head == "softmax":
+            assert np.allclose(soft.values.sum(axis=0), 1, atol=1e-5)
         assert dice(labels.values[0] > 0, truth.values[0] > 0) > 0.5
 
     def test_beyond_the_scan_there_is_nothing(self, chain):

@@ -16,7 +16,7 @@ from graph_bundles import ensemble_of_fields, field_bundle, fields_of, smooth_sc
 from toy_bundles import make_bundle, make_spec
 
 from nfops.bundle import MANIFEST, Bundle, load_bundle, save_bundle
-from nfops.bundle_graphs import GRAPHS, OPERATOR
+from nfops.bundle_graphs import DECODE, GRAPHS, OPERATOR
 from nfops.engines import open_engine_to_apply
 from nfops.engines.numpy_engine import NumpyEngine
 from nfops.engines.onnx_engine import OnnxEngine
@@ -427,3 +427,25 @@ class TestCommandLine:
     def test_a_shipped_bundle_is_not_written_to(self):
         ran = nfops("export-onnx", "-r", "brain_t1t2")
         assert (ran.code, "stays as it is" in ran.err) == (2, True)
+
+
+def test_a_broken_onnxruntime_is_passed_over_unless_it_was_asked_for(plain_field, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith(("nfops.engines.onnx", "nfops.onnx_runtime"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "nfops.onnx_runtime", None)
+    assert open_engine_to_apply(plain_field, "auto").name == "torch"
+    with pytest.raises(DeviceError, match="cannot be imported"):
+        open_engine_to_apply(plain_field, "cpu", "onnx")
+
+
+def test_where_onnxruntime_has_no_cuda_torch_is_asked_for_it(plain_field, monkeypatch):
+    monkeypatch.setattr("nfops.engines.onnx_sessions.cuda_fault", lambda device: "libcublas is missing")
+    with pytest.raises(DeviceError, match="torch"):  # which has none here, and says so
+        open_engine_to_apply(plain_field, "cuda")
+
+
+def test_an_engine_whose_graphs_play_no_part_is_refused():
+    bundle = make_bundle(make_spec(2))
+    graphs = {DECODE: export_part(bundle, DECODE)}
+    with pytest.raises(BundleError, match="no graph would run"):
+        open_engine_to_apply(replace(bundle, graphs=graphs), "cpu", "onnx")

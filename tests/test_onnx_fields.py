@@ -12,7 +12,7 @@ from cli_fixtures import nifti, save_nifti
 from graph_bundles import latent_bundle, siren, smooth_scan
 from toy_bundles import P, make_bundle, make_spec
 
-from nfops.bundle import Bundle, save_bundle
+from nfops.bundle import Bundle, load_bundle, save_bundle
 from nfops.bundle_graphs import APPLY, DECODE, ENCODE_STEP
 from nfops.codec_spec import EncodeSettings
 from nfops.coding import encode_image
@@ -21,15 +21,16 @@ from nfops.engines.graph_field import GraphField
 from nfops.engines.onnx_engine import OnnxEngine
 from nfops.engines.onnx_sessions import GraphSession
 from nfops.engines.torch_engine import TorchEngine
-from nfops.errors import BundleError
+from nfops.errors import BundleError, ResultError, UsageError
 from nfops.graph_modules import solved
 from nfops.graph_parity import checked, predicted
+from nfops.grid import Grid
 from nfops.intensity import IntensitySettings
 from nfops.io import load_image
 from nfops.onnx_export import export_part
 from nfops.solvers import gauss_newton
 from nfops.workflows.apply import GridRequest, apply, open_translator
-from nfops.workflows.export_onnx import exportable_parts
+from nfops.workflows.export_onnx import ExportSettings, export_onnx, exportable_parts
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "apply_onnx.py"
 WARPED = {"backbone": "warped-fpca", "latent": 6, "warp": 3}
@@ -190,3 +191,44 @@ class TestApplyAsOneGraph:
         wanted = random.normal(size=40)
         found = solved(torch.from_numpy(matrix).float(), torch.from_numpy(matrix @ wanted).float()).numpy()
         assert np.abs(matrix @ (found - wanted)).max() < 1e-4 * np.abs(matrix @ wanted).max()
+
+
+def test_one_graph_may_come_alone_and_joins_the_others(sirens, tmp_path):
+    save_bundle(replace(sirens, graphs={}), tmp_path / "b", force=False)
+    for name in (DECODE, ENCODE_STEP):
+        made = export_onnx(tmp_path / "b", ExportSettings((name,)), [smooth_scan(2)])
+        assert list(made.graphs) == [name]
+    kept = load_bundle(tmp_path / "b").graphs
+    assert set(kept) == {DECODE, ENCODE_STEP}
+    assert "image" not in kept[DECODE].facts["parity"]  # not all that apply needs is there
+
+
+def test_the_whole_as_one_graph_is_compared_with_the_solver_of_apply(sirens, tmp_path):
+    save_bundle(make_bundle(make_spec(2)), tmp_path / "splines", force=False)
+    made = export_onnx(tmp_path / "splines", ExportSettings((APPLY,)), [smooth_scan(2)])
+    assert made.graphs[APPLY]["parity"]["image"]["relative"] < 1e-4
+    save_bundle(replace(sirens, graphs={}), tmp_path / "b", force=False)
+    with pytest.raises(ResultError, match="in the image it differs"):  # random weights: the descents part ways
+        export_onnx(tmp_path / "b", ExportSettings((APPLY,)), [smooth_scan(2)])
+
+
+def test_engines_are_compared_on_the_same_points_of_large_scans():
+    """More than a step of the solver looks at: of these every engine would draw its own."""
+    bundle = with_graphs(make_bundle(make_spec(2)))
+    facts = checked(bundle, [smooth_scan(2).with_values(np.ones((1, 90, 80, 1), np.float32), large_grid())]).graphs
+    assert facts[ENCODE_STEP].facts["parity"]["real"]["relative"] < 1e-4
+
+
+def large_grid() -> Grid:
+    grid = smooth_scan(2).grid
+    return grid.with_shape((90, 80, 1))
+
+
+@pytest.mark.parametrize(("encode", "said"), [({"solver": "sgd"}, "encodes by sgd"), ({}, "starts from the linked")])
+def test_a_descent_that_the_graph_would_do_otherwise_is_refused(tmp_path, encode, said):
+    bundle = make_bundle(make_spec(2, "identity" if encode else "sigmoid"), make_spec(2))
+    spec = bundle.specs["source"]
+    spec = replace(spec, encode=replace(spec.encode, **encode))
+    save_bundle(replace(bundle, specs={**bundle.specs, "source": spec}), tmp_path / "b", force=False)
+    with pytest.raises(UsageError, match=said):
+        export_onnx(tmp_path / "b", ExportSettings((APPLY,)))

@@ -61,6 +61,7 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
     bundle = load_bundle(path)
     found = {"kind": "bundle", "path": path, "name": bundle.name, "sha256": bundle.digest}
     found |= {side: spec.to_plain() for side, spec in bundle.specs.items()}
+    found |= {name: dict(graph.facts) for name, graph in bundle.graphs.items()}
     return found | {"operator": bundle.operator, "data": bundle.data, "versions": bundle.versions, "warnings": []}
 
 

@@ -173,7 +173,7 @@ def _open_field(session: Session, options: dict[str, Any]) -> _Field:
     if not places.bundle.exists():
         raise BundleError(places.recipe.name, f"no trained bundle at {places.bundle}", places.how_to_train())
     bundle = load_bundle(places.bundle)
-    device = open_engine(bundle, session.device).device
+    device = open_engine(bundle.without_operator(), session.device).device
     return _Field(places.bundle, bundle, device, places.reading(options), places.recorded())
 
 

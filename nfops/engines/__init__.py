@@ -1,11 +1,11 @@
 """Engines compute; NumPy goes in and comes out. `open_engine` and `open_engine_to_apply` choose one for a bundle."""
 
-import importlib.util
 import re
 from typing import Protocol
 
 from nfops.arrays import Array
 from nfops.bundle import Bundle
+from nfops.bundle_graphs import OPERATOR
 from nfops.errors import BundleError, DeviceError, UsageError
 from nfops.sampling import Lattice
 from nfops.solvers import Problem
@@ -73,12 +73,17 @@ def open_engine_to_apply(bundle: Bundle, device: str = "auto", engine: str = "au
 
 
 def _best_engine(bundle: Bundle, device: str) -> str:
-    is_cuda = device.startswith("cuda")
+    is_cuda, needed = device.startswith("cuda"), bundle.graphs_to_apply
     if bundle.runs_in_numpy and not is_cuda:
         return "numpy"
-    needed = bundle.graphs_to_apply
-    has_all = bool(needed) and set(needed) <= set(bundle.graphs)
-    return "onnx" if has_all and importlib.util.find_spec("onnxruntime") else "torch"
+    if not needed or not set(needed) <= set(bundle.graphs):
+        return "torch"
+    try:
+        from nfops.engines.onnx_sessions import cuda_fault, has_driver
+    except ImportError:  # not there, or broken: nobody asked for it by name
+        return "torch"
+    asks_for_gpu = is_cuda or (device == "auto" and has_driver())
+    return "torch" if asks_for_gpu and cuda_fault(device if is_cuda else "cuda") else "onnx"
 
 
 def _onnx_engine(bundle: Bundle, device: str) -> Engine:
@@ -87,6 +92,8 @@ def _onnx_engine(bundle: Bundle, device: str) -> Engine:
     missing = [name for name in bundle.graphs_to_apply if name not in bundle.graphs]
     if missing or not bundle.graphs:
         raise BundleError(where, f"it has no {' and no '.join(missing) or 'ONNX graphs'}", hint)
+    if not bundle.graphs_to_apply and OPERATOR not in bundle.graphs:
+        raise BundleError(where, "NumPy does all that apply asks of it, no graph would run", "use --engine numpy")
     try:
         from nfops.engines.onnx_engine import OnnxEngine
     except ImportError as error:

@@ -6,6 +6,7 @@ built with, and only the providers of a session that was made tell what it runs 
 
 import contextlib
 import ctypes
+import ctypes.util
 import importlib.metadata
 import io
 import os
@@ -108,7 +109,9 @@ def choose_device(device: str) -> str:
 
 def has_driver() -> bool:
     """Whether this machine seems to have a GPU of NVIDIA's."""
-    return os.name == "nt" or any(Path(file).exists() for file in DRIVERS)
+    if os.name == "nt":
+        return ctypes.util.find_library("nvcuda") is not None
+    return any(Path(file).exists() for file in DRIVERS)
 
 
 def cuda_fault(device: str) -> str:

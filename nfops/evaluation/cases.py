@@ -93,7 +93,7 @@ class Examiner:
         latent = model.encode("source", pair, seen)
         clock.append(time.perf_counter())
         if model.bundle.acts_on_fields:  # its prediction has no latent but the one that it is encoded to
-            drawn = model.translate(pair, seen)
+            drawn = model.translate(pair, seen, latent)
             clock += [time.perf_counter()] * 2
             predicted = model.encode("target", pair, (drawn, drawn)).vectors
         else:

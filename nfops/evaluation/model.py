@@ -47,10 +47,10 @@ class Model:
         units: Units = "scan" if side == "source" and not self.bundle.specs[side].is_label else "output-range"
         return render(self.engine, self.bundle.side(side), latent, pair.image(side).grid, units).image()
 
-    def translate(self, pair: Pair, seen: tuple[Image, Image] | None = None) -> Image:
-        """The prediction of a field operator, at the full grid of the truth."""
+    def translate(self, pair: Pair, seen: tuple[Image, Image] | None = None, encoded: Latent | None = None) -> Image:
+        """The prediction of a field operator, at the full grid of the truth; encoded: latents that are at hand."""
         image, whole = seen or (pair.source, pair.source_scan)
-        made = translate_field(self.engine, self.bundle, image, pair.scan_id, whole)
+        made = translate_field(self.engine, self.bundle, image, pair.scan_id, whole, encoded=encoded)
         return draw_translation(made, pair.image(self.output).grid).image()
 
     def predict(self, pair: Pair, seen: tuple[Image, Image] | None = None) -> Image:

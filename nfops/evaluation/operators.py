@@ -63,6 +63,9 @@ def choose_operators(recipe: Recipe, asked: str) -> tuple[tuple[str, ...], tuple
     if not asked:
         return (), ()
     own = recipe.require_operator().component
+    if own in recipe.evaluate.operators and recipe.evaluate.operators[own] != recipe.operator:
+        what = f"evaluate.operators.{own}: is the name of the recipe's own operator, which has other settings"
+        raise RecipeError(recipe.evaluate.operators[own].node.mark, what, "give it another name")
     if asked != ALL:
         names = tuple(dict.fromkeys(asked.split(",")))
         if not all(names):
@@ -77,6 +80,8 @@ def choose_operators(recipe: Recipe, asked: str) -> tuple[tuple[str, ...], tuple
             settings_of_operator(recipe, name)
             chosen.append(name)
         except (ComponentError, RecipeError) as error:
+            if isinstance(error, RecipeError) and name not in recipe.evaluate.operators:
+                continue  # it has no defaults, and nobody asked for it
             problems = error.problems if isinstance(error, RecipeError) else ()
             warnings.append(f"Not compared: {'; '.join(problems) or error.message}.")
     return tuple(name for name in chosen if name != own), tuple(warnings)

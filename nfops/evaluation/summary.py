@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nfops import __version__
+from nfops.codec import operator_acts_on
 from nfops.errors import ResultError
 from nfops.evaluation.agreement import summarise_agreement
 from nfops.evaluation.assess import Assessment
@@ -76,7 +77,7 @@ def summarise_evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "results": results,
         "resolutions": _resolutions(cases, seed),
         "differences": _differences(cases, seed, results, primary),
-        "limits": _limits(cases, primary),
+        "limits": {} if _acts_on_fields(evaluation.recipe) else _limits(cases, primary),
         "agreement": _agreement(evaluation),
         "seconds": {name: _median(cases, name) for name in ("encode", "operate", "decode")},
         "spectrum": _spectrum(evaluation),
@@ -134,6 +135,11 @@ def _differences(cases: list[Case], seed: int, results: dict[str, Any], primary:
         "to": {name: summarise_metrics(cases, seed, lambda case, name=name: result_less(case, name)) for name in there},
         "better_cases": better_share([result_less(case, best)[primary] for case in cases], primary),
     }
+
+
+def _acts_on_fields(recipe: Recipe) -> bool:
+    """Whether its operator can be better than the target's encode-decode."""
+    return recipe.operator is not None and operator_acts_on(recipe) == "field"
 
 
 def _limits(cases: list[Case], primary: str) -> dict[str, float]:

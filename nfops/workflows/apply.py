@@ -52,7 +52,9 @@ def open_translator(bundle_dir: Path, device: str = "auto", engine: str = "auto"
     bundle.side("target")
     if not bundle.has_operator:
         raise BundleError(
-            bundle_dir, "this bundle has no operator yet", "run `nfops encode` and `nfops train-operator`"
+            bundle_dir,
+            "this bundle has no operator yet",
+            "run `nfops train-operator` (from latents: `nfops encode` first)",
         )
     return Translator(bundle, open_engine_to_apply(bundle, device, engine))
 

@@ -35,7 +35,7 @@ def encode(
     refuse_other_recipe(bundle, to_plain(recipe))
     directory = latents_dir(bundle_dir)
     refuse_directory(directory, force, TABLES[0])
-    engine = open_engine(bundle, device)
+    engine = open_engine(bundle.without_operator(), device)
     cohort = read_cohort(recipe, data).with_splits((*recipe.data.train, *recipe.data.validation))
     total = len(cohort.rows)
     pairs = list(load_pairs(recipe, cohort, lambda done: on_step(Step("reading scans", done, total))))
@@ -54,7 +54,7 @@ def plan_encode(
     bundle = load_bundle(bundle_dir)
     refuse_other_recipe(bundle, to_plain(recipe))
     refuse_directory(latents_dir(bundle_dir), force, TABLES[0])
-    open_engine(bundle, device)
+    open_engine(bundle.without_operator(), device)
     cohort = read_cohort(recipe, data).with_splits((*recipe.data.train, *recipe.data.validation))
     training = sum(row.split in recipe.data.train for row in cohort.rows)
     copies = training * recipe.augment.copies

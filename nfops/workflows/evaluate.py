@@ -156,8 +156,9 @@ def plan_evaluation(
     views = [view.name for view in plan_views(recipe.evaluate.resolutions)]
     plan: dict[str, object] = {"resolutions": views, "out": str(out_dir)}
     if request.operators:
-        others, _ = choose_operators(recipe, request.operators)
+        others, left_out = choose_operators(recipe, request.operators)
         plan["operators"] = [recipe.require_operator().component, *others]
+        plan |= {"warnings": list(left_out)} if left_out else {}
     if request.folds:
         rows = cohort.with_splits(all_splits(recipe)).rows
         folds = plan_folds([row.patient for row in rows], request.folds, recipe.seed)
@@ -240,6 +241,8 @@ def _trained_bundle(recipe: Recipe, bundle_dir: Path) -> Bundle:
     refuse_other_recipe(bundle, to_plain(recipe))
     if "target" in bundle.specs and not bundle.has_operator:
         raise BundleError(
-            bundle_dir, "this bundle has no operator yet", "run `nfops encode` and `nfops train-operator`"
+            bundle_dir,
+            "this bundle has no operator yet",
+            "run `nfops train-operator` (from latents: `nfops encode` first)",
         )
     return bundle

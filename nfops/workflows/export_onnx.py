@@ -51,12 +51,11 @@ def export_onnx(
         on_step(Step("graphs", number, len(names), name))
         graphs[name] = export_part(bundle, name, settings.storage)
     on_step(Step("comparison with torch", 0, 1))
-    made = checked(replace(bundle, graphs=graphs), scans)
-    kept = {name: graph for name, graph in bundle.graphs.items() if name not in graphs}
+    made = checked(replace(bundle, graphs={**bundle.graphs, **graphs}), scans, names)
     target = out or bundle_dir
-    save_bundle(replace(made, graphs={**kept, **made.graphs}), target, force=force or out is None)
-    sizes = {name: len(graph.content) for name, graph in made.graphs.items()}
-    return ExportReport(target, {name: graph.facts for name, graph in made.graphs.items()}, sizes)
+    save_bundle(made, target, force=force or out is None)
+    sizes = {name: len(made.graphs[name].content) for name in names}
+    return ExportReport(target, {name: made.graphs[name].facts for name in names}, sizes)
 
 
 def plan_export(
@@ -85,8 +84,20 @@ def _checked(
     if strange := [name for name in settings.names if name not in known]:
         raise UsageError("--graph", f"this bundle has no use for {strange[0]}, but for {', '.join(known)}")
     names = tuple(name for name in known if name in (settings.names or parts))
+    if APPLY in names and (why := _why_not_whole(bundle)):
+        raise UsageError("--graph apply", f"{why}, which its descent does not do", "export the other graphs")
     if out is not None:
         refuse_directory(out, force)
     elif present := [name for name in names if name in bundle.graphs and not force]:
         raise OutputError(bundle_dir / present[0], "exists already", "use --force to replace it")
     return bundle, names
+
+
+def _why_not_whole(bundle: Bundle) -> str:
+    """What the graph `apply` would do otherwise than `apply`."""
+    spec = bundle.specs["source"]
+    if spec.encode.solver != "gauss-newton":
+        return f"this recipe encodes by {spec.encode.solver}"
+    if spec.form == "spline-basis" and spec.head != "identity":
+        return f"a spline field with the head {spec.head} starts from the linked values"
+    return ""

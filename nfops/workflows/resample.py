@@ -16,7 +16,7 @@ def resample_through_field(
 ) -> Rendering:
     """The scan's own values on another grid, read from the source field of a bundle."""
     bundle = load_bundle(bundle_dir)
-    engine, source = open_engine(bundle, device), bundle.side("source")
+    engine, source = open_engine(bundle.without_operator(), device), bundle.side("source")
     latent = encode_image(engine, source, image, where)
     drawn = render(engine, source, latent, grid, "scan")
     return replace(drawn, header=replace(image.header, is_scaled=False))

@@ -9,7 +9,7 @@ import numpy as np
 
 from nfops.arrays import Array
 from nfops.bundle import Bundle, load_bundle, save_bundle
-from nfops.codec import operator_acts_on
+from nfops.codec import build_field_operator, operator_acts_on, operator_condition
 from nfops.cohort import Cohort, Pair, load_pairs, read_cohort
 from nfops.engines import open_engine
 from nfops.errors import BundleError, InputError, OutputError
@@ -49,7 +49,7 @@ def train_operator(
     fields than the bundle's. One on fields learns from the scans themselves, and needs no tables.
     """
     bundle = _bundle(recipe, bundle_dir, force=force)
-    open_engine(bundle, device)  # a device that is not there is found out now
+    open_engine(bundle.without_operator(), device)  # a device that is not there is found out now
     cohort = read_cohort(recipe, data)
     if operator_acts_on(recipe) == "field":
         trained = fit_field_operator(recipe, bundle, _load(recipe, cohort, on_step), device, on_step)
@@ -69,10 +69,11 @@ def train_operator(
 def plan_train(recipe: Recipe, bundle_dir: Path, *, device: str = "auto", force: bool = False) -> dict[str, object]:
     """What `train_operator` would do, once everything that can be checked has been."""
     bundle = _bundle(recipe, bundle_dir, force=force)
-    open_engine(bundle, device)
+    open_engine(bundle.without_operator(), device)
     section = recipe.require_operator()
     section.configure(load_component("operator", section.component).config)
     if operator_acts_on(recipe) == "field":
+        build_field_operator(section, bundle, operator_condition(section))
         return {"operator": section.component, "acts on": "fields", "bundle": str(bundle_dir)}
     tables = _tables(recipe, bundle, bundle_dir)
     pairs = int(_training_rows(recipe, tables).sum())
