@@ -70,9 +70,9 @@ def fit_field_operator(
         "source_residual": residual_figures(np.array([latent.residual.mean() for latent in encoded])),
         "working": {"spacing": list(working.spacing), "multiple": working.multiple},
     }
-    kept = _halved(state_arrays(operator), {name for name, _ in operator.named_parameters()}) | (
-        ridge_arrays(drawn.ridges.whole) if drawn else {}
-    )
+    kept = _halved(state_arrays(operator), {name for name, _ in operator.named_parameters()})
+    if drawn:
+        kept |= ridge_arrays(drawn.ridges.whole)
     fitted = bundle.with_operator(to_plain(recipe), kept, facts)
     if hasattr(operator, "each"):
         fitted = replace(fitted, operator=facts | _usual_spread(recipe, fitted, pairs, where))
@@ -81,14 +81,10 @@ def fit_field_operator(
 
 def _halved(arrays: dict[str, Array], learned: Set[str]) -> dict[str, Array]:
     """Rounded to 16 bits, once and for all: a bundle half as large, whose images differ by about 1e-4 of the range."""
-    small = np.finfo(np.float16).max
+    most = np.finfo(np.float16).max
+    large = {name for name, array in arrays.items() if array.size >= SMALLEST_HALVED and np.abs(array).max() < most}
     return {
-        name: array.astype(np.float16)
-        if name in learned
-        and array.dtype == np.float32
-        and array.size >= SMALLEST_HALVED
-        and np.abs(array).max() < small
-        else array
+        name: array.astype(np.float16) if name in large & learned and array.dtype == np.float32 else array
         for name, array in arrays.items()
     }
 
