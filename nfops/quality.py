@@ -96,8 +96,11 @@ def _flat_slices(spec: CodecSpec, image: Image, encoded: Latent) -> str:
     if spec.dims != 2 or spec.is_label:
         return ""
     slices = np.moveaxis(image.reoriented(spec.axes).values, -1, 0)
-    spreads = [float(np.nanstd(scale.forward(item))) for scale, item in zip(encoded.scales, slices, strict=True)]
-    flat = sum(spread < FLAT for spread in spreads)
+    shown = (
+        scale.forward(item[:, np.isfinite(item).all(axis=0)])
+        for scale, item in zip(encoded.scales, slices, strict=True)
+    )
+    flat = sum(values.size == 0 or float(values.std(axis=1).max()) < FLAT for values in shown)
     if not flat or len(slices) == 1:
         return ""
     return f"{flat} of {len(slices)} slices show next to nothing: what is predicted there is made up"

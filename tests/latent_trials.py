@@ -9,7 +9,7 @@ import torch
 
 from nfops.bundle import Bundle
 from nfops.codec import load_operator, state_arrays
-from nfops.engines.numpy_operators import open_operator
+from nfops.engines.numpy_operators import Operate, mean_of, open_members
 from nfops.errors import BundleError
 from nfops.latents import LatentTable
 
@@ -51,6 +51,12 @@ def bundle_of(operator, backend: str, settings: dict) -> Bundle:
     specs = {"source": SimpleNamespace(latent=P_IN), "target": SimpleNamespace(latent=P_OUT)}
     recipe = {"operator": {"backend": backend, **settings}}
     return Bundle("toy", recipe, specs, {"operator": state_arrays(operator)}, operator={"form": operator.form})
+
+
+def open_operator(bundle: Bundle) -> Operate:
+    """The operator of a bundle in NumPy."""
+    members = open_members(bundle)
+    return lambda latents: mean_of(np.stack([member(latents) for member in members]))
 
 
 def check_engines_agree(bundle: Bundle, operator, vectors: np.ndarray, tolerance: float = 1e-5) -> None:

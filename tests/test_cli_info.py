@@ -1,6 +1,8 @@
 # ruff: noqa: F401, F811 (fixtures are imported)
 """`nfops info`, `plugins` and `recipes` on real files: what they say, and how they end."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from cli_fixtures import OBLIQUE, balls, blobs, nfops, save_nifti, shade, shades
@@ -118,3 +120,8 @@ def test_every_shipped_recipe_can_be_copied_and_is_good(tmp_path):
     again = nfops("recipes", "copy", names[0], tmp_path)
     assert again.code == 5
     assert "exists already" in again.err
+
+
+def test_a_bundle_with_graphs_says_so():
+    found = nfops("info", Path(__file__).parents[1] / "recipes/bundles/brain_t1t2", "--json").document
+    assert found["operator.onnx"]["parity"]["image"]["relative"] < 1e-4

@@ -18,8 +18,9 @@ from toy_bundles import (
 
 from nfops import rendering
 from nfops.coding import encode_image
+from nfops.engines import open_engine
 from nfops.engines.numpy_engine import NumpyEngine
-from nfops.errors import InputError
+from nfops.errors import ComponentError, InputError
 from nfops.grid import Grid, Reorientation
 from nfops.image import Image
 from nfops.intensity import IntensitySettings
@@ -364,3 +365,11 @@ def test_what_is_outside_the_domain_does_not_count():
     assert latent.vectors.shape == (1, P)
     assert np.abs(latent.vectors - vectors).max() < 1e-3
     assert (draw(bundle, latent, large).values[:, outside] == 0).all()
+
+
+def test_what_codes_needs_no_operator_nor_its_plugin():
+    base = make_bundle(make_spec(2))
+    bundle = replace(base, operator={"form": "torch"}, recipe={**base.recipe, "operator": {"backend": "nobody"}})
+    assert isinstance(open_engine(bundle.without_operator(), "cpu"), NumpyEngine)
+    with pytest.raises(ComponentError, match="nobody"):
+        open_engine(bundle, "cpu")

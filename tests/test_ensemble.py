@@ -347,3 +347,24 @@ def test_beside_dicom_there_is_a_quality_too(shades, tmp_path):
     assert ran.code == 0, ran.err
     (path,) = tmp_path.glob("*.json")
     assert json.loads(path.read_text())["Quality"]["SourceResidual"] == ran.document["quality"]["source_residual"]
+
+
+def test_slices_that_show_nothing_are_told_of(shades, tmp_path):
+    """There were none in the training: what is predicted there is made up."""
+    values = nifti(shades.data / "source" / "s0.nii.gz")[0].astype(np.float32)
+    said = {}
+    for name, air in {"none": [], "two": [0, 3]}.items():
+        values[..., air] = np.random.default_rng(0).uniform(100, 110, values[..., air].shape)
+        ran = nfops(
+            "apply",
+            "-r",
+            shades.recipe,
+            save_nifti(tmp_path / f"{name}.nii", values),
+            "--json",
+            "--out",
+            tmp_path / f"{name}_o.nii",
+        )
+        assert ran.code == 0, ran.err
+        said[name] = [reason for reason in ran.document["quality"]["reasons"] if "next to nothing" in reason]
+    assert said["none"] == []
+    assert said["two"] == ["2 of 4 slices show next to nothing: what is predicted there is made up"]

@@ -5,11 +5,19 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from latent_trials import bundle_of, check_engines_agree, check_misfits_are_refused, curved, error, fit, moved
+from latent_trials import (
+    bundle_of,
+    check_engines_agree,
+    check_misfits_are_refused,
+    curved,
+    error,
+    fit,
+    moved,
+    open_operator,
+)
 from sklearn.ensemble import RandomForestRegressor
 
 from nfops.codec import load_operator
-from nfops.engines.numpy_operators import open_operator
 from nfops.errors import BundleError
 from nfops.node_tables import floor32
 from nfops.operators import random_forest

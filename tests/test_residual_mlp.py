@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from latent_trials import open_operator
 
 from nfops.bundle import Bundle
 from nfops.codec import state_arrays
-from nfops.engines.numpy_operators import open_operator
 from nfops.errors import BundleError
 from nfops.latents import LatentTable
 from nfops.operators import linear, residual_mlp

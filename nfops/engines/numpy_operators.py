@@ -17,13 +17,10 @@ EPSILON = 1e-5
 """torch.nn.LayerNorm's."""
 
 
-def open_operator(bundle: Bundle) -> Operate:
-    """The operator of a bundle whose `runs_in_numpy` is true. Raises BundleError where its arrays do not fit."""
-    return _mean(open_members(bundle))
-
-
 def open_members(bundle: Bundle) -> list[Operate]:
-    """As `open_operator`, what it is the mean of: an ensemble's members, a residual MLP's networks, or itself."""
+    """What the operator of a bundle whose `runs_in_numpy` is true is the mean of (`mean_of`): an ensemble's members, a
+    residual MLP's networks, or itself. Raises BundleError where its arrays do not fit.
+    """
     form, settings, arrays = bundle.operator["form"], bundle.recipe.get("operator", {}), bundle.arrays["operator"]
     sizes = tuple(bundle.specs[side].latent for side in ("source", "target"))
     try:
