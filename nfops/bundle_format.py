@@ -33,9 +33,10 @@ def format_description() -> list[str]:
         "and on real input. encode_step: latent (P), points (N, Q, d) in field coordinates, values (N, C) and weights "
         "(N) to sums over the points: loss, gradient (P), curvature (P, P) and its rows (N C, P). decode: latent "
         "(P) and points to values (N, C). operator: latents (B, P) to those moved and, of an ensemble, by "
-        "each member; or field (B, C, grid...) and positions (grid..., d) to values and, of an ensemble, their "
-        "deviation. apply, where asked for: points, values and weights of a scan and output_points to predicted values "
-        "(M, C).",
+        "each member; or field (B, C, grid...), positions (grid..., d) from its centre and, where the graph is made "
+        "for every spacing up to the working grid's, spacing (d), to values and, of an ensemble, their deviation; the "
+        "grid is made up of blocks of the working grid's multiple of cells. apply, where asked for: points, values and "
+        "weights of a scan and output_points to predicted values (M, C).",
         "Loading checks every sha256, refuses a newer format_version, refuses arrays with NaN or of the wrong shape, "
         "refuses graphs that point to other files or need operators beyond the ONNX standard, refuses a directory "
         f"with files of other kinds of model ({', '.join(FOREIGN_SUFFIXES)}; graphs that the manifest does not name), "

@@ -7,6 +7,9 @@ Outside the grid the field is 0.
 """
 
 import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,59 +20,97 @@ TAPS = 3
 WHOLE = 1e-4
 """How far from a whole number a ratio of widths may be and still count as one."""
 
+Spacing: TypeAlias = tuple[float | Tensor, ...]
+"""(d,) of a grid. Tensors () are inputs of a graph, which is then right for any spacing: there are no short cuts."""
+MOST_STEPS = 1 << 12
+"""Of a grid within a width, and coarse cells along an axis, in such a graph."""
+
+assume: Callable[[bool], None] = torch._check
+"""Of lengths that a graph computes."""
+
 _CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
 _AVERAGES = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)
 _INTERPOLATIONS = ("linear", "bilinear", "trilinear")
 
 
+class Hats:
+    """Linear hats `width` apart, as they lie on a grid of some spacing: what kernels on one lattice have in common."""
+
+    def __init__(self, width: tuple[float, ...], spacing: Spacing) -> None:
+        """width, spacing: (d,). Raises ValueError for a spacing beyond the width."""
+        ratios = [w / step for w, step in zip(width, spacing, strict=True)]
+        known = [ratio for ratio in ratios if not isinstance(ratio, Tensor)]
+        if known and min(known) < 1 - WHOLE:
+            raise ValueError(f"a grid of spacing {spacing} is too coarse for kernels of width {width}")
+        whole = tuple(round(ratio) for ratio in known)
+        is_whole = all(abs(ratio - steps) <= WHOLE for ratio, steps in zip(known, whole, strict=True))
+        self.steps = whole if len(known) == len(ratios) and is_whole else None
+        """(d,) of the grid to a width, where they are known to be whole numbers."""
+        self._ratios = ratios
+
+    @cached_property
+    def reaches(self) -> tuple[int, ...]:
+        """(d,): how many steps the outer hats reach to either side."""
+        return tuple(_reach(ratio) for ratio in self._ratios)
+
+    @cached_property
+    def samples(self) -> list[Tensor]:
+        """Of each axis (3, 2 reach + 1): the three hats at the offsets within their reach, times the step.
+
+        Each row is made to sum to 1, as its integral does.
+        """
+        found = []
+        for ratio, reach in zip(self._ratios, self.reaches, strict=True):
+            offsets = torch.arange(-reach, reach + 1, dtype=torch.float64) / ratio
+            hats = (1 - (offsets - torch.arange(-1, 2)[:, None]).abs()).clamp_min(0)
+            found.append(hats / hats.sum(dim=1, keepdim=True))
+        return found
+
+
+def _reach(ratio: float | Tensor) -> int:
+    if isinstance(ratio, Tensor):
+        return computed_length(torch.ceil(2 * ratio - WHOLE) - 1)
+    return math.ceil(2 * ratio - WHOLE) - 1
+
+
+def computed_length(number: Tensor, low: int = 1) -> int:
+    """A whole number that a graph computes from its inputs, for use in shapes; exporters ask for its bounds."""
+    length = cast(int, number.to(torch.int64).item())
+    assume(length >= low)
+    assume(length <= MOST_STEPS)
+    return length
+
+
 class ContinuousConvolution(nn.Module):
-    """(B, inputs, *grid) -> (B, outputs, *grid). width: (d,) of a hat, in the unit that spacings are given in.
+    """(B, inputs, *grid) -> (B, outputs, *grid).
 
     It learns W_b (outputs, inputs, 3, ..., 3) and a bias, at no particular spacing.
     """
 
-    def __init__(self, inputs: int, outputs: int, width: tuple[float, ...]) -> None:
+    def __init__(self, inputs: int, outputs: int, dims: int) -> None:
         super().__init__()
-        self.width = width
-        self.weight = nn.Parameter(torch.empty(outputs, inputs, *(TAPS,) * len(width)))
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, *(TAPS,) * dims))
         self.bias = nn.Parameter(torch.zeros(outputs))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
-    def forward(self, values: Tensor, spacing: tuple[float, ...]) -> Tensor:
-        """spacing: (d,) of the grid, at most `width`. Raises ValueError for a coarser one."""
-        ratios = tuple(w / s for w, s in zip(self.width, spacing, strict=True))
-        if min(ratios) < 1 - WHOLE:
-            raise ValueError(f"a grid of spacing {spacing} is too coarse for kernels of width {self.width}")
-        dims = len(ratios)
-        convolve = _CONVOLUTIONS[dims - 1]
-        steps = tuple(round(ratio) for ratio in ratios)
-        if max(abs(ratio - step) for ratio, step in zip(ratios, steps, strict=True)) > WHOLE:
-            kernel = self.sampled(spacing)
-            return convolve(values, kernel, self.bias, padding=tuple(n // 2 for n in kernel.shape[2:]))
+    def forward(self, values: Tensor, hats: Hats) -> Tensor:
+        """hats: of the grid."""
+        convolve, steps = _CONVOLUTIONS[values.ndim - 3], hats.steps
+        if steps is None:  # padded beforehand: a graph's convolution knows no padding but a fixed one
+            values = functional.pad(values, [reach for reach in reversed(hats.reaches) for _ in range(2)])
+            return convolve(values, self.sampled(hats), self.bias)
         if max(steps) == 1:
             return convolve(values, self.weight, self.bias, padding=1)
         # the hats at the border reach beyond it: smooth on a wider grid, then leave it again
         values = functional.pad(values, [2 * m - 1 for m in reversed(steps) for _ in range(2)])
         return convolve(_smoothed(values, steps), self.weight, self.bias, dilation=steps)
 
-    def sampled(self, spacing: tuple[float, ...]) -> Tensor:
+    def sampled(self, hats: Hats) -> Tensor:
         """The kernel at the offsets of a grid times the volume of its cells, (outputs, inputs, *odd sizes)."""
-        kernel = self.weight
-        for axis, (width, step) in enumerate(zip(self.width, spacing, strict=True)):
-            basis = sampled_hats(width / step).to(kernel)
-            kernel = torch.tensordot(kernel, basis, dims=([2 + axis], [0])).movedim(-1, 2 + axis)
+        kernel: Tensor = self.weight
+        for axis, samples in enumerate(hats.samples):
+            kernel = torch.tensordot(kernel, samples.to(kernel), dims=([2 + axis], [0])).movedim(-1, 2 + axis)
         return kernel
-
-
-def sampled_hats(ratio: float) -> Tensor:
-    """(3, n): the three hats along an axis at the n offsets within their reach, times the step.
-
-    ratio: the width in steps. Each row is made to sum to 1, as its integral does.
-    """
-    reach = math.ceil(2 * ratio - WHOLE) - 1
-    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64) / ratio
-    hats = (1 - (offsets - torch.arange(-1, 2)[:, None]).abs()).clamp_min(0)
-    return hats / hats.sum(dim=1, keepdim=True)
 
 
 def _smoothed(values: Tensor, steps: tuple[int, ...]) -> Tensor:
@@ -84,15 +125,13 @@ def _smoothed(values: Tensor, steps: tuple[int, ...]) -> Tensor:
     return values
 
 
-def restrict(values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """(B, C, *grid) -> (B, C, *shape), coarser across the same extent: means over the coarse cells.
-
-    Raises ValueError where a coarse cell is not a whole number of fine ones.
-    """
-    sizes = values.shape[2:]
-    if any(n % m for n, m in zip(sizes, shape, strict=True)):
-        raise ValueError(f"a grid of {tuple(sizes)} points has no {shape} coarse cells")
-    return _AVERAGES[len(shape) - 1](values, tuple(n // m for n, m in zip(sizes, shape, strict=True)))
+def restrict(values: Tensor, shape: tuple[int, ...], factors: tuple[int, ...]) -> Tensor:
+    """(B, C, *grid) -> (B, C, *shape), coarser across the same extent: means over cells of `factors` points."""
+    if not any(isinstance(factor, torch.SymInt) for factor in factors):
+        return _AVERAGES[len(shape) - 1](values, factors)
+    for axis, sizes in enumerate(zip(shape, factors, strict=True), start=2):  # a graph cannot compute how wide it pools
+        values = values.reshape(*values.shape[:axis], *sizes, *values.shape[axis + 1 :]).mean(dim=axis + 1)
+    return values
 
 
 def prolong(values: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -1,9 +1,10 @@
-"""The contract of operators that act on fields: see `nfops.testing.check_operator`, which calls this for them."""
+"""The contract of operators that act on fields: `nfops.testing` calls this for them."""
 
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +20,11 @@ from nfops.contract_checks import (
     check_step,
     checked_output,
 )
+from nfops.engines.onnx_sessions import GraphSession
 from nfops.field_pairs import FieldBatch, Window, WorkingGrid
+from nfops.graph_parity import LARGEST
+from nfops.heads import Head
+from nfops.onnx_export import exported, field_operator_part, stored
 from nfops.registry import stated
 
 SCANS = 12
@@ -64,6 +69,31 @@ def check_field_operator(cls: type[Any], config: Any, dims: int = 2) -> None:
         _check_condition(cls, config, dims, inputs)
     if stated(cls, config, "is_resolution_free", True):
         _check_refinement(operator, pairs)
+
+
+def check_field_export(cls: type[Any], config: Any, dims: int = 2) -> None:
+    """Check that an `Operator` class that acts on fields becomes an ONNX graph, which gives what torch gives.
+
+    On grids of any size and, where the class says `graph_takes_spacing`, of every spacing up to the working grid's.
+    """
+    operator, _ = _fitted(cls, config, dims)
+    working: WorkingGrid = operator.working_grid
+    module, inputs, shapes, outputs = field_operator_part(operator, 2, Head("identity"), working)
+    content = stored(exported(cls.__name__, module, inputs, shapes, outputs), "float32")
+    session, random = GraphSession(content, cls.__name__), torch.Generator().manual_seed(SEED)
+    assert module.takes_spacing == ("spacing" in session.inputs)
+    for times, cells in ((1, 1), (1, 3), (2, 2)) if module.takes_spacing else ((1, 1), (1, 3)):
+        shape = [times * working.multiple * (cells + axis) for axis in range(dims)]
+        spacing = torch.tensor(working.spacing) / times
+        axes = [(torch.arange(n) + 0.5 - n / 2) * step for n, step in zip(shape, spacing, strict=True)]
+        coords = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+        values = torch.rand(cells, 2, *shape, generator=random)
+        expected = operator(values, coords.expand(cells, *coords.shape), spacing).detach().numpy()
+        given = {"field": values, "positions": coords, "spacing": spacing}
+        placed = {name: session.place(given[name].numpy()) for name in session.inputs}
+        apart = float(np.abs(session.run(["values"], placed)[0] - expected).max())
+        limit = LARGEST["float32"] * float(np.abs(expected).max())
+        assert apart <= limit, f"on {shape} points of spacing {spacing.tolist()} the graph differs by {apart:.3g}"
 
 
 class ToyFields:

@@ -5,12 +5,13 @@ their network.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from nfops.annotations import about
+from nfops.continuous_convolution import Spacing
 from nfops.errors import RecipeError
 from nfops.field_descent import DescentSettings, descend
 from nfops.field_pairs import FieldPairs, Window
@@ -46,6 +47,8 @@ class FieldOperator(nn.Module):
     acts_on = "field"
     form = "field"
     needs_validation = True
+    graph_takes_spacing = False
+    """Whether `translate` takes tensors () as spacing too, as they come in a graph that is made for any spacing."""
 
     def __init__(self, config: FieldSettings, window: Window) -> None:
         super().__init__()
@@ -59,22 +62,25 @@ class FieldOperator(nn.Module):
         self.extent = window.extent
         self.finest = window.spacing if config.spacing_mm is None else (config.spacing_mm,) * len(window.spacing)
 
-    def translate(self, values: Tensor, coords: Tensor, spacing: tuple[float, ...]) -> Tensor:
-        """The network: as for `forward`, without mirrors."""
+    def translate(self, values: Tensor, coords: Tensor, spacing: Any) -> Tensor:
+        """The network: as for `forward`, without mirrors. spacing: (d,) floats; see `graph_takes_spacing` too."""
         raise NotImplementedError
 
-    def forward(self, values: Tensor, coords: Tensor, spacing: Tensor) -> Tensor:
+    def forward(self, values: Tensor, coords: Tensor, spacing: Tensor | Spacing) -> Tensor:
         """Values (B, C, *grid), coords (B, *grid, d) from the centre, spacing (d,) -> raw output (B, C', *grid).
 
         Raises ValueError for a grid that the network cannot work on.
         """
-        steps = tuple(float(step) for step in spacing)
-        result = self.translate(values, coords, steps)
-        if self.training or not self.config.mirror:
-            return result
-        axes = [2 + axis for axis in self.config.mirror]
-        mirrored = [self.translate(values.flip(axis), coords, steps).flip(axis) for axis in axes]
-        return torch.stack([result, *mirrored]).mean(dim=0)
+        steps = tuple(float(step) for step in spacing) if isinstance(spacing, Tensor) else spacing
+        axes = [] if self.training else [2 + axis for axis in self.config.mirror]
+        turned = [values, *(values.flip(axis) for axis in axes)]
+        if values.ndim < 5:  # images pass together, which makes a graph of half the nodes; volumes are too large
+            together = self.translate(torch.cat(turned), torch.cat([coords] * len(turned)), steps)
+            made = together.reshape(len(turned), values.shape[0], *together.shape[1:]).unbind()
+        else:
+            made = tuple(self.translate(each, coords, steps) for each in turned)
+        back = [made[0], *(each.flip(axis) for each, axis in zip(made[1:], axes, strict=True))]
+        return torch.stack(back).mean(dim=0)
 
     def fit(self, pairs: FieldPairs, on_step: OnStep = silent) -> None:
         """Learn from pairs on one working grid; the averaged weights that are best on the validation scans win."""

@@ -65,19 +65,27 @@ class LatentOperator(nn.Module):
 
 
 class FieldOperator(nn.Module):
-    """field (B, C, *grid), positions (*grid, d) from the grid's centre -> values or probabilities (B, C', *grid) and,
-    of an ensemble, the standard deviation of those of its members.
+    """field (B, C, *grid), positions (*grid, d) from the grid's centre, spacing (d,) -> values or probabilities
+    (B, C', *grid) and, of an ensemble, the standard deviation of those of its members.
 
-    On the one spacing of the operator's working grid, whatever the number of its points: all that `apply` asks for.
+    Where the operator knows one spacing only, or does not say that it takes any in a graph, there is no such input, and
+    the spacing is that of its working grid: all that `apply` asks for.
     """
 
     def __init__(self, operator: nn.Module, head: Head, spacing: tuple[float, ...]) -> None:
         super().__init__()
         self.operator, self.head, self.spacing = operator, head, spacing
 
-    def forward(self, field: Tensor, positions: Tensor) -> tuple[Tensor, ...]:
+    @property
+    def takes_spacing(self) -> bool:
+        """Whether it has the third input."""
+        operators: Any = getattr(self.operator, "members", [self.operator])
+        return all(getattr(each, "graph_takes_spacing", False) for each in operators)
+
+    def forward(self, field: Tensor, positions: Tensor, spacing: Tensor | None = None) -> tuple[Tensor, ...]:
         """As the class says."""
-        each = _each(self.operator, field, positions.expand(field.shape[0], *positions.shape), self.spacing)
+        steps = self.spacing if spacing is None else spacing.unbind()
+        each = _each(self.operator, field, positions.expand(field.shape[0], *positions.shape), steps)
         values = torch_heads.activate(self.head, each.mean(dim=0).movedim(1, -1)).movedim(-1, 1)
         if not is_ensemble(self.operator):
             return (values,)

@@ -33,6 +33,8 @@ LARGEST_ITERATED = 1e-2
 """As above, of an image whose encoding takes several steps through a graph: rounding grows from step to step where they
 have not converged (torch against itself, adding in other blocks: 1e-6 to 5e-3, by the strength of the prior)."""
 RANDOM_LATENTS, RANDOM_CELLS = 1000, 11
+FINER = 2
+"""Times: a graph for any spacing is tried on two."""
 DRAWN_SLICES = 3
 LINEARISED_POINTS = 4096
 
@@ -150,7 +152,8 @@ def random_calls(bundle: Bundle, name: str) -> list[Call]:
     """Latents drawn from the prior, values and places by chance, for one graph."""
     random = np.random.default_rng(0)
     if name == OPERATOR and bundle.acts_on_fields:
-        return [_random_field(bundle, random)]
+        inputs = GraphSession(bundle.graphs[OPERATOR].content, OPERATOR).inputs
+        return [_random_field(bundle, random, times) for times in ((1, FINER) if "spacing" in inputs else (1,))]
     if name == OPERATOR:
         many = _random_latents(bundle, "source", RANDOM_LATENTS, random)
         return [lambda asked: [asked.operate(many)]]
@@ -200,14 +203,15 @@ def _random_lattice(bundle: Bundle, side: str, random: np.random.Generator) -> L
     return Lattice(tuple(axes))
 
 
-def _random_field(bundle: Bundle, random: np.random.Generator) -> Call:
-    """Noise on a grid of a few coarse cells, as no scan has."""
+def _random_field(bundle: Bundle, random: np.random.Generator, times: int) -> Call:
+    """Noise on a grid of a few coarse cells, as no scan has, so many times as fine as the working grid."""
     working = bundle.operator["working"]
-    shape = [working["multiple"] * (3 if axis else 2) for axis in range(bundle.specs["source"].dims)]
+    shape = [times * working["multiple"] * (3 if axis else 2) for axis in range(bundle.specs["source"].dims)]
+    spacing = np.array(working["spacing"]) / times
     values = random.random((2, seen_channels(bundle, bundle.condition), *shape), np.float32)
-    axes = [(np.arange(n) + 0.5 - n / 2) * step for n, step in zip(shape, working["spacing"], strict=True)]
+    axes = [(np.arange(n) + 0.5 - n / 2) * step for n, step in zip(shape, spacing, strict=True)]
     places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).astype(np.float32)
-    return lambda asked: [_both(asked.operate_field(values, places, np.array(working["spacing"])))]
+    return lambda asked: [_both(asked.operate_field(values, places, spacing))]
 
 
 def _both(made: tuple[Array, Array | None]) -> Array:

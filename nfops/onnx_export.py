@@ -16,7 +16,9 @@ from nfops.bundle import Bundle
 from nfops.bundle_graphs import APPLY, DECODE, ENCODE_STEP, OPERATOR, Graph
 from nfops.codec import load_codec, load_operator, seen_channels
 from nfops.errors import ResultError
+from nfops.field_pairs import WorkingGrid
 from nfops.graph_modules import Apply, Decode, EncodeStep, FieldOperator, LatentOperator, is_ensemble
+from nfops.heads import Head
 from nfops.onnx_files import graph_fault
 
 OPSET = 20
@@ -45,10 +47,11 @@ def export_part(bundle: Bundle, name: str, storage: str = "float32") -> Graph:
     return Graph.of(stored(exported(name, module, inputs, shapes, outputs), storage), facts)
 
 
-_Part: TypeAlias = tuple[nn.Module, dict[str, Tensor], Shapes, tuple[str, ...]]
+Part: TypeAlias = tuple[nn.Module, dict[str, Tensor], Shapes, tuple[str, ...]]
+"""A module, examples of its inputs, which of their lengths vary, and the names of its outputs."""
 
 
-def _encode_step(bundle: Bundle) -> _Part:
+def _encode_step(bundle: Bundle) -> Part:
     codec = load_codec(bundle, "source")
     spec = codec.spec
     inputs = {
@@ -61,36 +64,45 @@ def _encode_step(bundle: Bundle) -> _Part:
     return EncodeStep(codec), inputs, shapes, ("loss", "gradient", "curvature", "rows")
 
 
-def _decode(bundle: Bundle) -> _Part:
+def _decode(bundle: Bundle) -> Part:
     codec = load_codec(bundle, "target" if "target" in bundle.specs else "source")
     inputs = {"latent": torch.randn(codec.spec.latent), "points": torch.rand(6, 2, codec.spec.dims) - 0.5}
     return Decode(codec), inputs, {"latent": {}, "points": {0: POINTS, 1: SUB_POINTS}}, ("values",)
 
 
-def _operator(bundle: Bundle) -> _Part:
+def _operator(bundle: Bundle) -> Part:
     operator = load_operator(bundle)
     if not getattr(operator, "exportable", True):
         why = getattr(operator, "why_not_exportable", "it says so itself")
         raise ResultError(OPERATOR, f"{bundle.recipe['operator'].get('backend')} is not exportable: {why}")
     if not bundle.acts_on_fields:
-        inputs = {"latents": torch.randn(3, bundle.specs["source"].latent)}
-        outputs = ("moved", "each") if is_ensemble(operator) else ("moved",)
-        return LatentOperator(operator), inputs, {"latents": {0: LATENTS}}, outputs
-    working, spec = bundle.operator["working"], bundle.specs["target"]
-    multiple, dims = int(working["multiple"]), spec.dims
+        return latent_operator_part(operator, bundle.specs["source"].latent)
+    plain = bundle.operator["working"]
+    working = WorkingGrid(tuple(float(step) for step in plain["spacing"]), int(plain["multiple"]))
+    channels = seen_channels(bundle, bundle.condition)
+    return field_operator_part(operator, channels, load_codec(bundle, "target").head, working)
+
+
+def latent_operator_part(operator: nn.Module, size: int) -> Part:
+    """What `exported` takes of an operator on latents of that size."""
+    outputs = ("moved", "each") if is_ensemble(operator) else ("moved",)
+    return LatentOperator(operator), {"latents": torch.randn(3, size)}, {"latents": {0: LATENTS}}, outputs
+
+
+def field_operator_part(operator: nn.Module, channels: int, head: Head, working: WorkingGrid) -> Part:
+    """What `exported` takes of an operator on fields; channels: of the source, what is known of it included."""
+    multiple, dims = working.multiple, len(working.spacing)
     sizes = [multiple * (2 + axis % 2) for axis in range(dims)]  # none of them 1, not all alike
-    inputs = {
-        "field": torch.rand(2, seen_channels(bundle, bundle.condition), *sizes),
-        "positions": torch.rand(*sizes, dims),
-    }
+    inputs = {"field": torch.rand(2, channels, *sizes), "positions": torch.rand(*sizes, dims)}
     axes = [multiple * Dim(f"cells_{axis}", min=1) for axis in range(dims)]
-    shapes = {
+    shapes: dict[str, dict[int, Any]] = {
         "field": {0: LATENTS, **{2 + axis: length for axis, length in enumerate(axes)}},
         "positions": dict(enumerate(axes)),
     }
-    spacing = tuple(float(step) for step in working["spacing"])
-    shown = ("values", "deviation") if is_ensemble(operator) else ("values",)
-    return FieldOperator(operator, load_codec(bundle, "target").head, spacing), inputs, shapes, shown
+    module = FieldOperator(operator, head, working.spacing)
+    if module.takes_spacing:
+        inputs["spacing"], shapes["spacing"] = torch.tensor(working.spacing), {}
+    return module, inputs, shapes, ("values", "deviation") if is_ensemble(operator) else ("values",)
 
 
 def apply_module(bundle: Bundle) -> Apply:
@@ -99,7 +111,7 @@ def apply_module(bundle: Bundle) -> Apply:
     return Apply(load_codec(bundle, "source"), side.prior, load_operator(bundle), load_codec(bundle, "target")).eval()
 
 
-def _apply(bundle: Bundle) -> _Part:
+def _apply(bundle: Bundle) -> Part:
     spec = bundle.specs["source"]
     inputs = {
         "points": torch.rand(6, 2, spec.dims) - 0.5,

@@ -93,11 +93,37 @@ class TestFieldOperator:
         monkeypatch.setattr("nfops.engines.onnx_engine.POINTS_AT_ONCE", {"cpu": 1})
         assert np.allclose(predicted(plain_field, OnnxEngine(plain_field, "cpu"), smooth_scan(2)), whole, atol=1e-6)
 
-    def test_another_spacing_than_the_graphs_is_refused(self, plain_field):
-        with pytest.raises(BundleError, match="made for a grid of spacing"):
-            OnnxEngine(plain_field, "cpu").operate_field(
-                np.zeros((1, 2, 8, 8)), np.zeros((8, 8, 2)), np.array([1.0, 1.0])
-            )
+    def test_its_kernels_are_made_for_the_spacing_that_it_is_given(self, field):
+        here, there = OnnxEngine(field, "cpu"), TorchEngine(field, "cpu")
+        spec, working = field.specs["source"], field.operator["working"]
+        random, seen = np.random.default_rng(0), []
+        for finer in (
+            (1, 1, 1),
+            (2, 1, 2),
+            (1, 3, 1),
+            (1.5, 2, 1.5),
+        ):  # of 1.5, 3 points are a cell of the next lattice
+            shape = [round(2 * working["multiple"] * times) for times in finer[: spec.dims]]
+            spacing = np.array(working["spacing"]) / finer[: spec.dims]
+            values = random.random((2, 2, *shape), np.float32)
+            axes = [(np.arange(n) + 0.5 - n / 2) * step for n, step in zip(shape, spacing, strict=True)]
+            coords = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).astype(np.float32)
+            one, other = (e.operate_field(values, coords, spacing)[0] for e in (here, there))
+            assert np.abs(one - other).max() <= 1e-4 * np.abs(other).max()
+            seen.append(other.std())
+        assert min(seen) > 1e-3
+
+    def test_a_spacing_that_the_graph_is_not_made_for_is_refused(self, plain_field, monkeypatch):
+        fed = np.zeros((1, 2, 8, 8)), np.zeros((8, 8, 2))
+        with pytest.raises(BundleError, match=r"of spacing \[5.0, 5.0\] or finer, got \[5.0, 6.0\]"):
+            OnnxEngine(plain_field, "cpu").operate_field(*fed, np.array([5.0, 6.0]))
+        monkeypatch.setattr("nfops.operators.oinr.Operator.graph_takes_spacing", False)
+        bound = replace(plain_field, graphs={OPERATOR: export_part(plain_field, OPERATOR)})
+        engines = OnnxEngine(bound, "cpu"), OnnxEngine(plain_field, "cpu")
+        one, other = (engine.operate_field(*fields_of(plain_field))[0] for engine in engines)
+        assert np.abs(one - other).max() <= 1e-5
+        with pytest.raises(BundleError, match=r"of spacing \[5.0, 5.0\], got \[2.5, 5.0\]"):
+            engines[0].operate_field(*fed, np.array([2.5, 5.0]))
 
     def test_c57_short_of_memory_it_tries_again_slice_by_slice(self, plain_field, monkeypatch):
         run, sizes = GraphSession.run, []
@@ -340,9 +366,8 @@ class TestChoosingAnEngine:
     def test_what_keeps_tensors_on_a_device_gives_the_same(self, plain_field, monkeypatch):
         """The way of inputs and outputs to a GPU, on the CPU's own memory."""
         session = GraphSession(plain_field.graphs[OPERATOR].content, "operator.onnx")
-        shape = [plain_field.operator["working"]["multiple"]] * 2
-        inputs = {"field": np.random.default_rng(0).random((2, 2, *shape), np.float32)}
-        inputs["positions"] = np.zeros((*shape, 2), np.float32)
+        fed = zip(("field", "positions", "spacing"), fields_of(plain_field), strict=True)
+        inputs = {name: array.astype(np.float32) for name, array in fed}
         (wanted,) = session.run(["values"], inputs)
         make = onnxruntime.OrtValue.ortvalue_from_numpy
         placed = {name: make(array, "cpu", 0) for name, array in inputs.items()}

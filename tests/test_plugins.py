@@ -10,7 +10,7 @@ from toy_cohorts import write_pictures
 from nfops.evaluation.operators import choose_operators
 from nfops.recipe import load_recipe
 from nfops.registry import list_components, load_component
-from nfops.testing import check_operator
+from nfops.testing import check_export, check_operator
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"knn": {}, "unet": {"iterations": 20}, "fno": {"iterations": 20, "layers": 2}}
@@ -45,6 +45,12 @@ def test_it_is_found_and_keeps_the_contract(project):
     assert (found.distribution, found.version, found.error) == (project["name"], project["version"], "")
     part = load_component("operator", name)
     check_operator(part.cls, part.config(**SMALL[name]))
+
+
+def test_onnxruntime_computes_what_it_does(project):
+    name = project["name"].removeprefix("nfops-")
+    part = load_component("operator", name)
+    check_export(part.cls, part.config(**SMALL[name]))
 
 
 @pytest.mark.parametrize("project", ["knn"], indirect=True)

@@ -1,6 +1,7 @@
 """The engine for bundles with ONNX graphs: onnxruntime in place of torch, beside NumPy for what NumPy knows."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from nfops.solvers import Problem
 
 POINTS_AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 18}
 """Of working grids: as many slices of a 2-D recipe pass through a field operator together."""
+SAME = 1e-4
+"""Relative difference of spacings that count as one."""
 
 
 class OnnxEngine:
@@ -55,24 +58,23 @@ class OnnxEngine:
         return session.run(["moved"], {"latents": session.place(latents)})[0][None]
 
     def operate_field(self, values: Array, coords: Array, spacing: Array) -> tuple[Array, Array | None]:
-        """See `Engine.operate_field`; `spacing` is the one that the graph was made for. Slices pass some at a time.
+        """See `Engine.operate_field`. Slices pass some at a time, one by one where the device's memory is short (C57).
 
-        Where the device's memory is short, they are tried again one by one (C57).
+        Raises BundleError for a spacing that the graph is not made for.
         """
         session, points = self._operator_session(), math.prod(coords.shape[:-1])
-        self._refuse_other_spacing(spacing)
         if self.device == "cpu":
             each = self._bundle.graphs[OPERATOR].facts.get("values_per_point", 1)
             require_memory(
                 "operator", 4 * points * each, f"a working grid of {'x'.join(map(str, coords.shape[:-1]))} points"
             )
-        place = session.place(coords)
+        place = {"positions": session.place(coords), **self._spacing(session, spacing)}
         wanted = ["values", "deviation"] if "deviation" in session.outputs else ["values"]
 
         def operated(step: int) -> tuple[Array, Array | None]:
             starts = range(0, len(values), step)
             parts = (session.place(values[start : start + step]) for start in starts)
-            runs = [session.run(wanted, {"field": some, "positions": place}) for some in parts]
+            runs = [session.run(wanted, {"field": some, **place}) for some in parts]
             found = [np.concatenate(each) for each in zip(*runs, strict=True)]
             return found[0], found[1] if len(found) > 1 else None
 
@@ -110,7 +112,11 @@ class OnnxEngine:
             raise BundleError("bundle", "it has no operator yet", "run `nfops train-operator`")
         return self._operator
 
-    def _refuse_other_spacing(self, spacing: Array) -> None:
-        made_for = self._bundle.operator.get("working", {}).get("spacing", list(spacing))
-        if not np.allclose(spacing, made_for, rtol=1e-5):
-            raise BundleError("bundle", f"its graph is made for a grid of spacing {made_for}, got {list(spacing)}")
+    def _spacing(self, session: GraphSession, spacing: Array) -> dict[str, Any]:
+        """The input of that name, where the graph has it."""
+        made_for, is_any = np.array(self._bundle.operator["working"]["spacing"]), "spacing" in session.inputs
+        ratio = spacing / made_for
+        if (ratio > 1 + SAME).any() or not (is_any or (ratio >= 1 - SAME).all()):
+            what = f"its graph is made for grids of spacing {made_for.tolist()}{' or finer' if is_any else ''}"
+            raise BundleError("bundle", f"{what}, got {np.asarray(spacing).tolist()}")
+        return {"spacing": session.place(spacing)} if is_any else {}

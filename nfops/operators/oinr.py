@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nfops.annotations import about
-from nfops.continuous_convolution import WHOLE, ContinuousConvolution, prolong, restrict
+from nfops.continuous_convolution import (
+    WHOLE,
+    ContinuousConvolution,
+    Hats,
+    Spacing,
+    assume,
+    computed_length,
+    prolong,
+    restrict,
+)
 from nfops.field_operator import FieldOperator, FieldSettings, channels_last
 from nfops.field_pairs import Window, WorkingGrid
 
@@ -44,51 +53,51 @@ class Config(FieldSettings):
 class Block(nn.Module):
     """field + correction: twice normalise, activate, convolve; (B, width, *grid) -> the same."""
 
-    def __init__(self, features: int, width: tuple[float, ...]) -> None:
+    def __init__(self, features: int, dims: int) -> None:
         super().__init__()
         groups = max(
             n for n in range(1, MOST_GROUPS + 1) if n == 1 or (features % n == 0 and features >= n * SMALLEST_GROUP)
         )
         self.norms = nn.ModuleList(nn.GroupNorm(groups, features) for _ in range(2))
-        self.convolutions = nn.ModuleList(ContinuousConvolution(features, features, width) for _ in range(2))
+        self.convolutions = nn.ModuleList(ContinuousConvolution(features, features, dims) for _ in range(2))
 
-    def forward(self, values: Tensor, spacing: tuple[float, ...]) -> Tensor:
-        """spacing: (d,) of the grid."""
+    def forward(self, values: Tensor, hats: Hats) -> Tensor:
+        """hats: of the grid."""
         changed = values
         for norm, convolution in zip(self.norms, self.convolutions, strict=True):
-            changed = convolution(functional.silu(norm(changed)), spacing)
+            changed = convolution(functional.silu(norm(changed)), hats)
         return values + changed
 
 
 class Stage(nn.ModuleList):
     """Blocks of one level, one after the other."""
 
-    def forward(self, values: Tensor, spacing: tuple[float, ...]) -> Tensor:
+    def forward(self, values: Tensor, hats: Hats) -> Tensor:
         """As for `Block`."""
         for block in self:
-            values = block(values, spacing)
+            values = block(values, hats)
         return values
 
 
 class Operator(FieldOperator):
     """source field -> target field, on any grid whose cells make up the coarser lattices."""
 
+    graph_takes_spacing = True
     config: Config
 
     def __init__(self, config: Config, source_channels: int, target_channels: int, window: Window) -> None:
         super().__init__(config, window)
         dims = len(window.extent)
-        levels = [tuple(w * 2**level for w in self.finest) for level in range(len(config.widths))]
         inputs = source_channels + 2 * config.frequencies * dims
-        blocks = list(zip(config.widths, levels, config.blocks, strict=True))
+        blocks = list(zip(config.widths, config.blocks, strict=True))
         pairs = list(zip(config.widths, config.widths[1:], strict=False))
         pointwise = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
-        self.lift = ContinuousConvolution(inputs, config.widths[0], levels[0])
-        self.down = nn.ModuleList(Stage(Block(w, at) for _ in range(n)) for w, at, n in blocks)
-        self.up = nn.ModuleList(Stage(Block(w, at) for _ in range(max(1, n))) for w, at, n in blocks[:-1])
+        self.lift = ContinuousConvolution(inputs, config.widths[0], dims)
+        self.down = nn.ModuleList(Stage(Block(w, dims) for _ in range(n)) for w, n in blocks)
+        self.up = nn.ModuleList(Stage(Block(w, dims) for _ in range(max(1, n))) for w, n in blocks[:-1])
         self.widen = nn.ModuleList(pointwise(fine, coarse, 1) for fine, coarse in pairs)
         self.narrow = nn.ModuleList(pointwise(coarse, fine, 1) for fine, coarse in pairs)
-        self.last = ContinuousConvolution(config.widths[0], target_channels, levels[0])
+        self.last = ContinuousConvolution(config.widths[0], target_channels, dims)
         nn.init.zeros_(self.last.weight)
 
     @property
@@ -108,46 +117,66 @@ class Operator(FieldOperator):
         waves = [wave(k * phase) for k in range(1, self.config.frequencies + 1) for wave in (torch.sin, torch.cos)]
         return torch.cat(waves, dim=1) if waves else coords.new_empty(len(coords), 0, *coords.shape[1:-1])
 
-    def translate(self, values: Tensor, coords: Tensor, spacing: tuple[float, ...]) -> Tensor:
-        """See `FieldOperator.forward`.
+    def translate(self, values: Tensor, coords: Tensor, spacing: Spacing) -> Tensor:
+        """See `FieldOperator.translate`.
 
         Raises ValueError for a grid that is coarser than the narrowest kernel, or no whole number of coarse cells.
         """
-        values = self.lift(channels_last(torch.cat([values, self.encoded(coords)], dim=1)), spacing)
         lattices, kept = self._lattices(values.shape[2:], spacing), []
+        values = self.lift(channels_last(torch.cat([values, self.encoded(coords)], dim=1)), lattices[0].hats)
         for level, blocks in enumerate(self.down):
-            values = blocks(values, lattices[level][1])
+            values = blocks(values, lattices[level].hats)
             if level < len(self.widen):
                 kept.append(values)
-                values = self.widen[level](restrict(values, lattices[level + 1][0]))
+                coarser = lattices[level + 1]
+                values = self.widen[level](restrict(values, coarser.shape, coarser.factors))
         for level in reversed(range(len(self.up))):
-            values = kept[level] + prolong(self.narrow[level](values), lattices[level][0])
-            values = self.up[level](values, lattices[level][1])
-        result: Tensor = self.last(functional.silu(values), spacing)
+            values = kept[level] + prolong(self.narrow[level](values), lattices[level].shape)
+            values = self.up[level](values, lattices[level].hats)
+        result: Tensor = self.last(functional.silu(values), lattices[0].hats)
         return result
 
-    def _lattices(
-        self, shape: tuple[int, ...], spacing: tuple[float, ...]
-    ) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
-        """Shape and spacing of each level: the grid itself, then lattices that are the same whatever the grid."""
-        found = [(tuple(shape), spacing)]
-        for level in range(1, len(self.down)):
-            wanted = tuple(w * 2**level for w in self.finest)
-            cells = tuple(_cells(n, s, w) for n, s, w in zip(shape, spacing, wanted, strict=True))
-            if min(cells) < 1:
-                extent = tuple(n * s for n, s in zip(shape, spacing, strict=True))
-                raise ValueError(f"a grid that covers {extent} is no whole number of cells of {wanted}")
-            found.append((cells, wanted))
+    def _lattices(self, shape: tuple[int, ...], spacing: Spacing) -> list["_Lattice"]:
+        """The grid itself, then lattices that are the same whatever the grid."""
+        levels, dims = len(self.down), len(shape)
+        found = [_Lattice(tuple(shape), (1,) * dims, Hats(self.finest, spacing))]
+        if levels == 1:
+            return found
+        most = 2 ** (levels - 2)  # cells of the first of these lattices along one of the last
+        cells = [_cells(n, 2 * w / s, most) for n, w, s in zip(shape, self.finest, spacing, strict=True)]
+        counts, factors = zip(*cells, strict=True)
+        ones = (1.0,) * dims
+        for level in range(1, levels):
+            sizes = tuple(count * 2 ** (levels - 1 - level) for count in counts)
+            found.append(_Lattice(sizes, factors if level == 1 else (2,) * dims, Hats(ones, ones)))
         return found
 
 
-def _cells(points: int, spacing: float, width: float) -> int:
-    """How many coarse cells of `width` an axis has; 0 where that is no whole number.
-
-    A grid of some points to the cell is counted in whole numbers alone: so it exports with sizes that are not known.
+@dataclass(frozen=True)
+class _Lattice:
+    """factors: how many points of the next finer lattice make up one of its cells, along each axis. hats: as wide as
+    its own cells, but for the grid's, which are as wide as the finest of the operator.
     """
-    ratio = width / spacing
-    if abs(ratio - round(ratio)) <= WHOLE:
-        return 0 if points % round(ratio) else points // round(ratio)
-    cells = points / ratio
-    return round(cells) if abs(cells - round(cells)) <= 1e-3 else 0
+
+    shape: tuple[int, ...]
+    factors: tuple[int, ...]
+    hats: Hats
+
+
+def _cells(points: int, ratio: float | Tensor, most: int) -> tuple[int, int]:
+    """Along an axis, how many cells of the coarsest lattice there are, and how many points make up one of the finest,
+    of which the coarsest has `most`. ratio: the latter before it is rounded.
+
+    Whole numbers are counted as such, so that it exports with sizes that are not known.
+    """
+    if isinstance(ratio, Tensor):
+        count = computed_length(torch.round(points / (ratio * most)))
+        factor = computed_length(torch.round(ratio))
+        assume(count * most * factor == points)
+        return count, factor
+    factor = round(ratio)
+    if abs(ratio - factor) > WHOLE or points % (factor * most):
+        raise ValueError(
+            f"a grid of {points} points, {ratio:g} to a coarse cell, is no whole number of cells of {most} of these"
+        )
+    return points // (factor * most), factor

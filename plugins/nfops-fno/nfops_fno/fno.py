@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nfops.annotations import about
+from nfops.continuous_convolution import Spacing, computed_length
 from nfops.field_operator import FieldOperator, FieldSettings
 from nfops.field_pairs import Window, WorkingGrid
 from nfops_fno.spectral import Axis, SpectralConvolution, waves_at
@@ -62,6 +63,7 @@ class Operator(FieldOperator):
     """source field -> target field, on any grid that is fine enough for its waves."""
 
     is_resolution_free = True
+    graph_takes_spacing = True
     config: Config
 
     def __init__(self, config: Config, source_channels: int, target_channels: int, window: Window) -> None:
@@ -87,7 +89,7 @@ class Operator(FieldOperator):
         """About how many numbers are in memory at once for each point of the grid."""
         return 6 * self.config.width
 
-    def translate(self, values: Tensor, coords: Tensor, spacing: tuple[float, ...]) -> Tensor:
+    def translate(self, values: Tensor, coords: Tensor, spacing: Spacing) -> Tensor:
         """See `FieldOperator.forward`. Raises ValueError for a grid that is too coarse for the waves.
 
         Integrals are over the field of view of the training, whatever the grid covers: points beyond it do not count,
@@ -95,7 +97,7 @@ class Operator(FieldOperator):
         """
         self._check(spacing)
         shape, each = values.shape[2:], range(len(spacing))
-        room = [max(0, math.ceil((e / s - n) / 2 - WHOLE)) for e, s, n in zip(self.extent, spacing, shape, strict=True)]
+        room = [_beyond((e / s - n) / 2 - WHOLE) for e, s, n in zip(self.extent, spacing, shape, strict=True)]
         values = functional.pad(values, [cells for cells in reversed(room) for _ in range(2)])
         places = [_widened(_along(coords, axis), spacing[axis], room[axis]) for axis in each]
         axes = [self._axis(axis, places[axis], spacing[axis]) for axis in each]
@@ -107,12 +109,13 @@ class Operator(FieldOperator):
         result: Tensor = self.last(functional.gelu(self.project(values)))
         return result
 
-    def _check(self, spacing: tuple[float, ...]) -> None:
+    def _check(self, spacing: Spacing) -> None:
         shortest = [period / max(1, k - 1) for period, k in zip(self.periods, self.modes, strict=True)]
-        if any(2 * step > wave * (1 + WHOLE) for step, wave in zip(spacing, shortest, strict=True)):
+        known = [pair for pair in zip(spacing, shortest, strict=True) if not isinstance(pair[0], Tensor)]
+        if any(2 * step > wave * (1 + WHOLE) for step, wave in known):
             raise ValueError(f"a grid of spacing {spacing} is too coarse for waves of length {tuple(shortest)}")
 
-    def _axis(self, axis: int, places: Tensor, step: float) -> Axis:
+    def _axis(self, axis: int, places: Tensor, step: float | Tensor) -> Axis:
         """places: (B, n). A cell counts as far as it is in the field of view."""
         inside = ((self.extent[axis] / 2 - places.abs()) / step + 0.5).clamp(0, 1)
         return Axis(waves_at(places, self.periods[axis], self.modes[axis]), step * inside)
@@ -133,6 +136,13 @@ def _along(coords: Tensor, axis: int) -> Tensor:
     return coords[(slice(None), *first, axis)]
 
 
-def _widened(places: Tensor, step: float, cells: int) -> Tensor:
+def _beyond(cells: float | Tensor) -> int:
+    """Rounded up, none if there are less."""
+    if isinstance(cells, Tensor):
+        return computed_length(torch.ceil(cells).clamp_min(0), low=0)
+    return max(0, math.ceil(cells))
+
+
+def _widened(places: Tensor, step: float | Tensor, cells: int) -> Tensor:
     """(B, n) -> (B, cells + n + cells), equally spaced."""
     return places[:, :1] + step * torch.arange(-cells, places.shape[1] + cells).to(places)
