@@ -97,8 +97,8 @@ class Apply(nn.Module):
     """The whole way: points (N, Q, d), values (N, C) and weights (N,) of a scan, output_points (M, R, d) -> the values
     of the target there (M, C').
 
-    The encoding is a damped Gauss-Newton descent on all the points, `steps` long, whose P x P systems are solved by
-    products alone. Unlike `solvers.gauss_newton` it does not begin on few points.
+    The encoding is a damped Gauss-Newton descent on all the points, `steps` long (one where that is exact), whose P x P
+    systems are solved by products alone. Unlike `solvers.gauss_newton` it does not begin on few points.
     """
 
     mean: Tensor
@@ -107,7 +107,7 @@ class Apply(nn.Module):
     def __init__(self, source: Codec, prior: Prior, operator: nn.Module, target: Codec) -> None:
         super().__init__()
         self.encode_step, self.operator, self.decode = EncodeStep(source), operator, Decode(target)
-        self.steps = source.spec.encode.steps
+        self.steps = 1 if source.is_linear else source.spec.encode.steps
         self.register_buffer("mean", torch.as_tensor(prior.mean, dtype=torch.float32))
         self.register_buffer("precision", torch.as_tensor(2 * prior.precision, dtype=torch.float32))
 

@@ -106,6 +106,17 @@ class TestOperator:
         values = torch.randn(1, 2, 32, 32)
         assert torch.allclose(self.run(operator, values.flip(3)), self.run(operator, values).flip(3), atol=1e-5)
 
+    def test_volumes_are_mirrored_too(self):
+        plain, mirrored = (Config(widths=(4, 4), blocks=(0, 1), mirror=mirror) for mirror in ((), (0, 2)))
+        torch.manual_seed(2)
+        operator = Operator(plain, 2, 1, Window((12.0,) * 3, (1.5,) * 3)).eval().requires_grad_(False)
+        torch.nn.init.normal_(operator.last.weight, std=0.1)
+        both = Operator(mirrored, 2, 1, Window((12.0,) * 3, (1.5,) * 3)).eval().requires_grad_(False)
+        both.load_state_dict(operator.state_dict())
+        values, coords, steps = torch.randn(2, 2, 8, 8, 8), torch.randn(2, 8, 8, 8, 3), torch.full((3,), 1.5)
+        each = [operator(values.flip(axes), coords, steps).flip(axes) for axes in ((), (2,), (4,))]
+        assert torch.allclose(both(values, coords, steps), torch.stack(each).mean(dim=0), atol=1e-6)
+
     def test_grids_that_do_not_fit_its_lattices_are_refused(self):
         operator = self.made(widths=(8, 8, 8), blocks=(0, 0, 1))
         with pytest.raises(ValueError, match="whole number of cells"):
