@@ -110,11 +110,14 @@ class Bundle:
 
     @property
     def graphs_to_apply(self) -> tuple[str, ...]:
-        """The graphs without which onnxruntime does not apply it: those of the parts that NumPy does not know."""
+        """The graphs without which onnxruntime does not apply it: those of the parts that NumPy does not know. One
+        without a target is applied where its source field is decoded again.
+        """
+        decoded = self.specs.get("target", self.specs["source"])
         needed = {
             ENCODE_STEP: self.specs["source"].form != "spline-basis",
             OPERATOR: self.has_operator and not set(self.operator_forms) <= set(NUMPY_OPERATORS),
-            DECODE: "target" in self.specs and self.specs["target"].form != "spline-basis",
+            DECODE: decoded.form != "spline-basis",
         }
         return tuple(name for name, is_needed in needed.items() if is_needed)
 

@@ -31,6 +31,7 @@ from nfops.onnx_export import export_part
 from nfops.solvers import gauss_newton
 from nfops.workflows.apply import GridRequest, apply, open_translator
 from nfops.workflows.export_onnx import ExportSettings, export_onnx, exportable_parts
+from nfops.workflows.resample import FieldReader, resample_through_field
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "apply_onnx.py"
 WARPED = {"backbone": "warped-fpca", "latent": 6, "warp": 3}
@@ -141,6 +142,34 @@ def test_spline_fields_have_graphs_too_for_other_programs():
     bundle = with_graphs(make_bundle(make_spec(2), make_spec(2, "sigmoid")))
     parity = checked(bundle, [smooth_scan(2)]).graphs[DECODE].facts["parity"]
     assert max(one["relative"] for one in parity.values()) < 1e-4
+
+
+RESAMPLED = """
+import sys
+sys.modules["torch"] = None
+import numpy as np
+from pathlib import Path
+from nfops.io import load_image
+from nfops.workflows.resample import open_reader, resample_through_field
+reader, scan = open_reader(Path(sys.argv[1]), "cpu"), load_image(Path(sys.argv[2]))
+np.save(sys.argv[3], resample_through_field(reader, scan, scan.grid).image().values)
+print(reader.engine.name)
+"""
+
+
+def test_without_a_target_and_torch_a_scan_is_read_through_its_field(tmp_path):
+    base = latent_bundle(siren(), siren())
+    alone = {"specs": {"source": base.specs["source"]}, "arrays": {"source": base.arrays["source"]}, "operator": {}}
+    bundle = with_graphs(replace(base, **alone, recipe={"seed": 1, "source": base.recipe["source"]}))
+    save_bundle(bundle, tmp_path / "b", force=False)
+    scan = save_nifti(tmp_path / "scan.nii.gz", smooth_scan(2).values[0], smooth_scan(2).grid.affine)
+    words = [sys.executable, "-c", RESAMPLED, tmp_path / "b", scan, tmp_path / "found.npy"]
+    ran = subprocess.run(list(map(str, words)), check=True, capture_output=True, text=True)
+    assert ran.stdout == "onnx\n"
+    image, found = load_image(scan), np.load(tmp_path / "found.npy")
+    expected = resample_through_field(FieldReader(bundle, TorchEngine(bundle, "cpu")), image, image.grid).image().values
+    assert found.std() > 1e-3
+    assert np.abs(found - expected).max() <= 1e-4 * np.ptp(expected)
 
 
 def test_a_graph_that_is_not_there_is_named(sirens):

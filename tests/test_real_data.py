@@ -14,7 +14,7 @@ from nfops.recipe import Recipe, load_recipe
 from nfops.workflows.apply import GridRequest, apply, open_translator
 from nfops.workflows.encode import encode
 from nfops.workflows.fit_inr import fit_inr
-from nfops.workflows.resample import resample_through_field
+from nfops.workflows.resample import open_reader, resample_through_field
 from nfops.workflows.train_operator import train_operator
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
@@ -93,7 +93,7 @@ class TestHippocampus:
     def test_a_real_volume_comes_back_through_its_field(self, hippocampus):
         row = read_cohort(hippocampus.recipe, hippocampus.data).with_splits(("train",)).rows[0]
         scan = load_image(row.source)
-        again = resample_through_field(hippocampus.bundle, scan, scan.grid).image()
+        again = resample_through_field(open_reader(hippocampus.bundle), scan, scan.grid).image()
         assert again.grid.same_as(scan.grid)
         assert np.corrcoef(again.values.ravel(), scan.values.ravel())[0, 1] > 0.6
 

@@ -20,7 +20,7 @@ from nfops.recipe import Recipe, load_recipe
 from nfops.workflows.apply import GridRequest, apply, open_translator
 from nfops.workflows.encode import encode, plan_encode
 from nfops.workflows.fit_inr import fit_inr, plan_fit
-from nfops.workflows.resample import resample_through_field
+from nfops.workflows.resample import open_reader, resample_through_field
 from nfops.workflows.train_operator import plan_train, train_operator
 
 
@@ -96,7 +96,7 @@ class TestChain:
     def test_a_scan_is_read_through_its_own_field(self, chain):
         row = read_cohort(chain.recipe, chain.data).rows[0]
         scan = load_image(row.source, reading_of(chain.recipe, "source"))
-        same = resample_through_field(chain.bundle, scan, scan.grid).image()
+        same = resample_through_field(open_reader(chain.bundle), scan, scan.grid).image()
         spread = scan.values.std()
         assert np.sqrt(((same.values - scan.values) ** 2).mean()) < 0.35 * spread
 

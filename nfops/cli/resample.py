@@ -36,12 +36,12 @@ from nfops.cli.scans import (
 from nfops.errors import InputError
 
 if TYPE_CHECKING:
-    from nfops.bundle import Bundle
     from nfops.grid import Grid
     from nfops.image import Image
     from nfops.io import PipedScan, Reading
     from nfops.io.inputs import Scan
     from nfops.rendering import Rendering
+    from nfops.workflows.resample import FieldReader
 
 EXAMPLES = [
     ("Cubes of 1 mm", "nfops resample scan.nii.gz --out iso.nii.gz --spacing 1x1x1"),
@@ -125,11 +125,9 @@ STRAIGHTENED = {
 
 @dataclass(frozen=True, eq=False)
 class _Field:
-    """The bundle that --method field reads through, its device, how its recipe reads scans and is recorded."""
+    """What --method field reads through, how its recipe reads scans from files, and how it is recorded."""
 
-    folder: Path
-    bundle: "Bundle"
-    device: str
+    reader: "FieldReader"
     reading: "Reading"
     recipe: dict[str, str]
 
@@ -164,17 +162,14 @@ def _check_shape(source: "Scan | PipedScan", reading: "Reading", shape: tuple[in
 
 
 def _open_field(session: Session, options: dict[str, Any]) -> _Field:
-    from nfops.bundle import load_bundle
     from nfops.cli.places import find_places
-    from nfops.engines import open_engine
     from nfops.errors import BundleError
+    from nfops.workflows.resample import open_reader
 
     places = find_places(options["recipe"], bundle=options["bundle"])
     if not places.bundle.exists():
         raise BundleError(places.recipe.name, f"no trained bundle at {places.bundle}", places.how_to_train())
-    bundle = load_bundle(places.bundle)
-    device = open_engine(bundle.without_operator(), session.device).device
-    return _Field(places.bundle, bundle, device, places.reading(options), places.recorded())
+    return _Field(open_reader(places.bundle, session.device), places.reading(options), places.recorded())
 
 
 def _resample_one(
@@ -203,12 +198,13 @@ def _resample_one(
         done = "copy" if grid.same_as(image.grid, 0) else method
         record["recipe"] = {"method": done, "fill": fill, "antialias": not options["no_antialias"]}
     else:
-        drawn = _through_field(session, job, image, grid, field)
+        drawn = _through_field(job, image, grid, field)
         record["recipe"] = {"method": method, **field.recipe}
         record |= {
-            "bundle_sha256": field.bundle.digest,
-            "device": field.device,
-            "seed": field.bundle.recipe.get("seed"),
+            "bundle_sha256": field.reader.bundle.digest,
+            "device": field.reader.engine.device,
+            "engine": field.reader.engine.name,
+            "seed": field.reader.bundle.recipe.get("seed"),
         }
     drawn = on_reference(drawn, like)
     for warning in drawn.header.warnings:
@@ -262,10 +258,10 @@ def _interpolated(image: "Image", grid: "Grid", method: str, fill: float, *, is_
     return Rendering(grid, header, result.channels, lambda: iter([result.values]))
 
 
-def _through_field(session: Session, job: Job, image: "Image", grid: "Grid", field: _Field) -> "Rendering":
+def _through_field(job: Job, image: "Image", grid: "Grid", field: _Field) -> "Rendering":
     from nfops.workflows.resample import resample_through_field
 
-    return resample_through_field(field.folder, image, grid, device=session.device, where=job.source)
+    return resample_through_field(field.reader, image, grid, job.source)
 
 
 def _exact_dtype(job: Job, image: "Image", *, is_exact: bool) -> str:
