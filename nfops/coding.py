@@ -17,17 +17,21 @@ from nfops.latents import Latent
 from nfops.sampling import lattice_of
 from nfops.solvers import solve
 
+FLAT = 0.03
+"""A slice whose values deviate less than this, of 0 to 1, is air or nearly so."""
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A scan as a field sees it: values (B, C, *shape), its B intensity maps, cell weights (B, *shape) or None.
 
-    Weights are 0 at voxels that are not numbers, where the recipe says `nan: keep`.
+    Weights are 0 at voxels that are not numbers, where the recipe says `nan: keep`. is_empty: (B,) as of a `Latent`.
     """
 
     values: Array
     scales: tuple[IntensityMap, ...]
     weights: Array | None
+    is_empty: Array
 
 
 def encode_image(
@@ -52,7 +56,7 @@ def encode_image(
     weights = None if prepared.weights is None else prepared.weights[:, *part]
     problem = engine.pose(side.name, lattice[part], prepared.values[:, :, *part], weights)
     vectors, residual = solve(problem, side.prior, len(prepared.values), spec.encode)
-    return Latent(vectors, frame, aligned.grid, prepared.scales, residual)
+    return Latent(vectors, frame, aligned.grid, prepared.scales, residual, prepared.is_empty)
 
 
 def prepare(spec: CodecSpec, aligned: Image, where: object, whole: Image | None = None) -> Prepared:
@@ -74,10 +78,20 @@ def prepare(spec: CodecSpec, aligned: Image, where: object, whole: Image | None 
     else:
         scales = _scales(spec, values if whole is None else whole.values, stack, where)
         channels = np.stack([scale.forward(item) for item, scale in zip(stack, scales, strict=True)])
+    is_empty = _empty_slices(spec, channels, known, is_part=whole is not None)
     if known is None:
-        return Prepared(channels, scales, None)
+        return Prepared(channels, scales, None, is_empty)
     weights = np.asarray(known.all(axis=1), np.float32) if spec.nan == "keep" else None
-    return Prepared(np.where(known, channels, 0).astype(np.float32), scales, weights)
+    return Prepared(np.where(known, channels, 0).astype(np.float32), scales, weights, is_empty)
+
+
+def _empty_slices(spec: CodecSpec, channels: Array, known: Array | None, *, is_part: bool) -> Array:
+    """(B,): slices of a 2-D recipe beside which others show something; is_part: of a scan that does."""
+    if spec.dims != 2 or spec.is_label:
+        return np.zeros(len(channels), bool)
+    shown = [item if known is None else item[:, known[row].all(axis=0)] for row, item in enumerate(channels)]
+    is_flat = np.array([item.size == 0 or item.reshape(len(item), -1).std(axis=1).max() < FLAT for item in shown])
+    return is_flat if is_part or not is_flat.all() else np.zeros_like(is_flat)
 
 
 def _stacked(spec: CodecSpec, values: Array) -> Array:

@@ -20,7 +20,7 @@ from nfops.grid import Grid
 from nfops.image import Header, Image
 from nfops.intensity import IntensityMap, from_channels
 from nfops.latents import Latent
-from nfops.rendering import Rendering
+from nfops.rendering import Rendering, outside
 from nfops.resampling import resample
 from nfops.spread import field_spread
 
@@ -70,7 +70,9 @@ def translate_field(
         latents = (encoded or encode_image(engine, bundle.side("source"), image, where, whole)).vectors
         values = with_prediction(engine, bundle.side("target"), working, values, move_latents(bundle, latents))
     made, deviation = engine.operate_field(values, _positions(values.shape[2:], spacing), spacing)
-    spread = None if deviation is None else field_spread(deviation, values[:, -1])
+    made[prepared.is_empty] = outside(target, made[prepared.is_empty].shape)
+    known = values[:, -1] * ~prepared.is_empty.reshape(-1, *[1] * source.dims)
+    spread = None if deviation is None else field_spread(deviation, known)
     return Translation(Image(_as_volume(made, target.dims), grid), aligned.grid, target, spread)
 
 

@@ -40,7 +40,8 @@ class Latent:
     """One encoded scan. vectors: (B, P), B slices of a 2-D recipe, or 1. frame: where in the world it lies.
     grid: the scan's, on the recipe's anatomical axes.
 
-    scales: B intensity maps, the scan's own. residual: (B,) mean loss that the field could not explain.
+    scales: B intensity maps, the scan's own. residual: (B,) mean loss that the field could not explain. is_empty: (B,),
+    whether a slice shows next to nothing, as the air beyond a head.
     """
 
     vectors: Array
@@ -48,6 +49,7 @@ class Latent:
     grid: Grid
     scales: tuple[IntensityMap, ...]
     residual: Array
+    is_empty: Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,8 +24,6 @@ UNLIKE_SPREAD = {"validation": 1.75, "training": 2.5}
 these, their whole scans 1.1 and 1.2; chest X-rays 1.6 to 7, spinal cords 1.5 to 5.
 """
 
-FLAT = 0.03
-"""A slice whose values deviate less than this, of 0 to 1, is air or nearly so."""
 SMALLEST_SHARE = 0.05
 """A scan that covers less than this of the range of values that the recipe declares is in other units."""
 
@@ -35,7 +33,8 @@ class Quality:
     """What is known of one scan. source_residual: mean loss that the source field leaves. spread: of the members'
     predictions (0..1 or probabilities), None for an operator without members. limits: None where the bundle has none.
 
-    reasons: in words, why it is unlike the training's; empty where nothing was found.
+    reasons: in words, why it is unlike the training's; empty where nothing was found. slices: of a 2-D recipe, or 1;
+    empty_slices: how many of them show next to nothing, and are left out of all this and of the prediction.
     """
 
     source_residual: float
@@ -43,6 +42,8 @@ class Quality:
     spread: float | None
     spread_limit: float | None
     reasons: tuple[str, ...]
+    slices: int
+    empty_slices: int
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON-able data."""
@@ -53,7 +54,15 @@ class Quality:
             "spread_limit": self.spread_limit,
             "unlike_training": bool(self.reasons),
             "reasons": list(self.reasons),
+            "empty_slices": self.empty_slices,
         }
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The reasons, and what of the scan was left out."""
+        if not self.empty_slices:
+            return self.reasons
+        return *self.reasons, f"{self.empty_slices} of {self.slices} slices show next to nothing and are left empty"
 
     @property
     def excess(self) -> float:
@@ -64,7 +73,7 @@ class Quality:
 
 def judge_scan(bundle: Bundle, image: Image, encoded: Latent, spread: float | None) -> Quality:
     """Compare a scan with those that a bundle was trained on."""
-    residual = float(encoded.residual.mean())
+    residual = float(encoded.residual[~encoded.is_empty].mean())
     usual, usual_spread = (bundle.operator.get(key, {}) for key in ("source_residual", "spread"))
     limit = _times(UNLIKE, usual.get("p99"))
     spread_limit = _times(UNLIKE_SPREAD.get(usual_spread.get("of", "")), usual_spread.get("p99"))
@@ -77,8 +86,10 @@ def judge_scan(bundle: Bundle, image: Image, encoded: Latent, spread: float | No
         reasons.append(f"the members of the ensemble lie {spread:.2g} apart on it, {known}")
     spec = bundle.specs["source"]
     found = [f"the scan looks unlike those the recipe was trained on: {reason}" for reason in reasons]
-    outer = [other_units(spec, image) or _other_size(spec, encoded), _flat_slices(spec, image, encoded)]
-    return Quality(residual, limit, spread, spread_limit, (*(reason for reason in outer if reason), *found))
+    outer = other_units(spec, image) or _other_size(spec, encoded)
+    reasons = [outer, *found] if outer else found
+    left_out = int(encoded.is_empty.sum())
+    return Quality(residual, limit, spread, spread_limit, tuple(reasons), len(encoded.is_empty), left_out)
 
 
 def _times(factor: float | None, p99: float | None) -> float | None:
@@ -89,21 +100,6 @@ def worst(each: Sequence[Quality]) -> tuple[int, Quality]:
     """Of the volumes of a 4-D scan, that which is least like the training's, and its number from 0."""
     number = max(range(len(each)), key=lambda n: (bool(each[n].reasons), each[n].excess))
     return number, each[number]
-
-
-def _flat_slices(spec: CodecSpec, image: Image, encoded: Latent) -> str:
-    """What to say of a volume with slices that show next to nothing: there was none in the training."""
-    if spec.dims != 2 or spec.is_label:
-        return ""
-    slices = np.moveaxis(image.reoriented(spec.axes).values, -1, 0)
-    shown = (
-        scale.forward(item[:, np.isfinite(item).all(axis=0)])
-        for scale, item in zip(encoded.scales, slices, strict=True)
-    )
-    flat = sum(values.size == 0 or float(values.std(axis=1).max()) < FLAT for values in shown)
-    if not flat or len(slices) == 1:
-        return ""
-    return f"{flat} of {len(slices)} slices show next to nothing: what is predicted there is made up"
 
 
 def other_units(spec: CodecSpec, image: Image) -> str:

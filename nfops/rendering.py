@@ -48,7 +48,8 @@ class Rendering:
 
 
 def render(engine: Engine, side: Side, latent: Latent, grid: Grid, units: Units = "output-range") -> Rendering:
-    """A latent on any grid. Outside the field's domain it is 0 (the low end of the units), or the first label.
+    """A latent on any grid. Outside the field's domain it is 0 (the low end of the units), or the first label; so are
+    slices of what was encoded that showed next to nothing, but in the scan's own units.
 
     Where the slices of a 2-D recipe do not fit the grid, they are drawn in their own planes and resampled.
     """
@@ -96,6 +97,9 @@ class _Painter:
         lattice = lattice_of(aligned, latent.frame, spec.spacing)
         vectors = latent.vectors if rows is None else latent.vectors[rows]
         decoded = decode_within(self.engine, self.side, vectors, lattice)
+        if rows is not None and self.units != "scan":
+            is_empty = latent.is_empty[rows]
+            decoded[is_empty] = outside(spec, (int(is_empty.sum()), *decoded.shape[1:]))
         whole = decoded[0] if rows is None else np.moveaxis(decoded, 0, -1)
         if spec.dims > 1:
             return np.asarray(whole)
@@ -105,7 +109,7 @@ class _Painter:
         """As `_decode`, where the grid's axes are not the scan's: point by point, not for slices."""
         coords = self.latent.frame.coords(aligned.points_mm())
         inside = (np.abs(coords) <= np.array(self.side.spec.half_extent) * (1 + 1e-6)).all(axis=-1)
-        decoded: Array = _outside(self.side.spec, (1, self.side.spec.channels, *aligned.shape))[0]
+        decoded: Array = outside(self.side.spec, (1, self.side.spec.channels, *aligned.shape))[0]
         if inside.any():
             decoded[:, inside] = self.engine.decode_points(self.side.name, self.latent.vectors, coords[inside])
         return decoded
@@ -135,13 +139,13 @@ def decode_within(engine: Engine, side: Side, vectors: Array, lattice: Lattice) 
     part = lattice.inside(np.array(side.spec.half_extent))
     if lattice[part].shape == lattice.shape:
         return engine.decode(side.name, vectors, lattice)
-    decoded = _outside(side.spec, (len(vectors), side.spec.channels, *lattice.shape))
+    decoded = outside(side.spec, (len(vectors), side.spec.channels, *lattice.shape))
     if lattice[part].size:
         decoded[:, :, *part] = engine.decode(side.name, vectors, lattice[part])
     return decoded
 
 
-def _outside(spec: CodecSpec, shape: tuple[int, ...]) -> Array:
+def outside(spec: CodecSpec, shape: tuple[int, ...]) -> Array:
     """(B, C, ...): what a field is outside its domain, 0 or surely the first label."""
     values = np.zeros(shape, np.float32)
     if spec.head == "softmax":

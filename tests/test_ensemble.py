@@ -260,6 +260,7 @@ class TestQuality:
             "SpreadLimit",
             "UnlikeTraining",
             "Reasons",
+            "EmptySlices",
         ]
         assert not any(one["UnlikeTraining"] for one in found)
         assert found[0]["SourceResidualLimit"] > facts["source_residual"]["p99"]
@@ -349,22 +350,20 @@ def test_beside_dicom_there_is_a_quality_too(shades, tmp_path):
     assert json.loads(path.read_text())["Quality"]["SourceResidual"] == ran.document["quality"]["source_residual"]
 
 
-def test_slices_that_show_nothing_are_told_of(shades, tmp_path):
-    """There were none in the training: what is predicted there is made up."""
+def test_slices_that_show_nothing_are_left_empty_and_told_of(shades, tmp_path):
+    """There were none in the training: what the operator makes of them is made up."""
     values = nifti(shades.data / "source" / "s0.nii.gz")[0].astype(np.float32)
-    said = {}
+    found = {}
     for name, air in {"none": [], "two": [0, 3]}.items():
         values[..., air] = np.random.default_rng(0).uniform(100, 110, values[..., air].shape)
-        ran = nfops(
-            "apply",
-            "-r",
-            shades.recipe,
-            save_nifti(tmp_path / f"{name}.nii", values),
-            "--json",
-            "--out",
-            tmp_path / f"{name}_o.nii",
-        )
+        scan, out = save_nifti(tmp_path / f"{name}.nii", values), tmp_path / f"{name}_o.nii"
+        ran = nfops("apply", "-r", shades.recipe, scan, "--json", "--out", out)
         assert ran.code == 0, ran.err
-        said[name] = [reason for reason in ran.document["quality"]["reasons"] if "next to nothing" in reason]
-    assert said["none"] == []
-    assert said["two"] == ["2 of 4 slices show next to nothing: what is predicted there is made up"]
+        assert ran.document["quality"]["empty_slices"] == len(air)
+        assert not any("next to nothing" in reason for reason in ran.document["quality"]["reasons"])
+        found[name] = nifti(out)[0], "2 of 4 slices show next to nothing and are left empty" in ran.err
+    (whole, is_told), (holed, is_told_then) = found["none"], found["two"]
+    assert (is_told, is_told_then) == (False, True)
+    assert (holed[..., [0, 3]] == 0).all()
+    assert whole[..., [0, 3]].std() > 0
+    assert np.abs(holed[..., 1:3] - whole[..., 1:3]).max() < 0.1 * np.ptp(whole)

@@ -76,7 +76,7 @@ def apply(
         drawn, spread = draw_translation(translated, grid, soft=soft), translated.spread
     else:
         spreads = latent_spreads(translator.engine, target.spec, encoded.vectors)
-        spread = None if spreads is None else of_whole(spreads)
+        spread = None if spreads is None else of_whole(spreads[~encoded.is_empty])
         predicted = replace(encoded, vectors=translator.engine.operate(encoded.vectors))
         drawn = render(translator.engine, target, predicted, grid, "probability" if soft else "output-range")
     quality = judge_scan(translator.bundle, image, encoded, spread)
@@ -86,7 +86,7 @@ def apply(
         is_colour=False,
         time_step=(0.0, 0),
         intent=drawn.header.intent,
-        warnings=(*image.header.warnings, *quality.reasons),
+        warnings=(*image.header.warnings, *quality.warnings),
     )
     return replace(drawn, header=kept), encoded, quality
 
@@ -125,13 +125,14 @@ def apply_to_each(
     number, quality = worst(qualities)
     warnings = first.header.warnings
     if number > 0:
-        warnings += tuple(f"volume {number + 1}: {reason}" for reason in quality.reasons)
+        warnings += tuple(f"volume {number + 1}: {warning}" for warning in quality.warnings)
     header = replace(first.header, ndim=4, time_step=image.header.time_step, warnings=warnings)
     latents = replace(
         encoded[0],
         vectors=np.concatenate([each.vectors for each in encoded]),
         scales=tuple(scale for each in encoded for scale in each.scales),
         residual=np.concatenate([each.residual for each in encoded]),
+        is_empty=np.concatenate([each.is_empty for each in encoded]),
     )
 
     def slabs() -> Iterator[Array]:
