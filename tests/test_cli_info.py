@@ -125,3 +125,22 @@ def test_every_shipped_recipe_can_be_copied_and_is_good(tmp_path):
 def test_a_bundle_with_graphs_says_so():
     found = nfops("info", Path(__file__).parents[1] / "recipes/bundles/brain_t1t2", "--json").document
     assert found["operator.onnx"]["parity"]["image"]["relative"] < 1e-4
+
+
+def test_a_shipped_recipe_is_known_by_its_name_and_what_is_trained_is_told():
+    for name, is_trained in (("brain_t1t2", True), ("nuclei", False)):
+        found = nfops("info", name, "--json").document
+        assert (found["kind"], found["name"], found["is_trained"]) == ("recipe", name, is_trained)
+        (listed,) = [each for each in nfops("recipes", "list", "--json").document if each["name"] == name]
+        assert (listed["bundle"] is not None) == is_trained
+    lines = nfops("recipes", "list").out.splitlines()
+    assert {line.split()[0] for line in lines if "[trained]" in line} >= {"brain_t1t2", "hippocampus"}
+
+
+def test_a_long_fact_is_told_in_lines_of_its_parts():
+    lines = nfops("info", Path(__file__).parents[1] / "recipes/bundles/brain_t1t2").out.splitlines()
+    assert max(map(len, lines)) < 120
+    assert lines[lines.index("  source") + 1].split() == ["backbone", "fpca"]
+    members = nfops("info", "brain_t1t2").out.splitlines()
+    at = members.index("    members")
+    assert [line.split()[:3] for line in members[at + 1 : at + 3]] == [[n, "backend:", "oinr,"] for n in "01"]

@@ -10,11 +10,15 @@ import click
 from nfops.cli.options import SOURCE, Session, pixel_mm_option, series_option, session_with, xform_option
 from nfops.cli.pipes import DASH, check_pipes, received
 from nfops.cli.progress import say, show_result
+from nfops.shipped import shipped_recipes
 
 UNASKED: Mapping[str, Any] = {"pixel_mm": None}
+WIDEST = 110
+"""Of a line that says all of a fact."""
 EXAMPLES = [
     ("Shape, spacing and orientation of a scan", "nfops info scan.nii.gz"),
     ("The same as JSON, for a script", "nfops info --json scan.nii.gz"),
+    ("What a shipped recipe is made of", "nfops info brain_t1t2"),
 ]
 
 
@@ -27,8 +31,9 @@ EXAMPLES = [
 def command(session: Session, paths: tuple[Path, ...], **options: Any) -> None:
     """Say what an image, a bundle or a recipe is.
 
-    A bundle is a folder with a manifest.json; a recipe is a .yaml file, and it is checked as a training would check
-    it. Anything else is read as an image, '-' as NIfTI from standard input. With --json, several paths give one list.
+    A bundle is a folder with a manifest.json; a recipe is a .yaml file, or the name of a shipped one, and it is checked
+    as a training would check it. Anything else is read as an image, '-' as NIfTI from standard input. With --json,
+    several paths give one list.
     """
     check_pipes(session, paths, {})
     found = [describe(path, options) for path in paths]
@@ -48,6 +53,8 @@ def describe(path: Path, options: Mapping[str, Any] = UNASKED) -> dict[str, Any]
         return _describe_bundle(path)
     if path.suffix in {".yaml", ".yml"}:
         return _describe_recipe(path)
+    if not os.path.lexists(path) and (shipped := shipped_recipes().get(str(path))):
+        return _describe_recipe(shipped)
     from nfops.cli.scans import read_as
     from nfops.io import Reading, describe_image
 
@@ -71,13 +78,15 @@ def _describe_recipe(path: Path) -> dict[str, Any]:
     recipe = load_recipe(path)
     check_components(recipe)
     found = {"kind": "recipe", "path": path, "name": recipe.name, "description": recipe.description}
-    found |= {"bundle": path.parent / recipe.bundle, "dims": recipe.geometry.dims, "grid": recipe.geometry.grid.shape}
+    bundle = path.parent / recipe.bundle
+    found |= {"bundle": bundle, "is_trained": (bundle / "manifest.json").is_file()}
+    found |= {"dims": recipe.geometry.dims, "grid": recipe.geometry.grid.shape}
     found |= {side: recipe.side(side).field.plain() for side in recipe.sides}
     return found | {"operator": recipe.operator.plain() if recipe.operator else None, "warnings": []}
 
 
 def text_lines(document: Mapping[str, Any]) -> list[str]:
-    """The document for people: the path, then one indented line a fact."""
+    """The document for people: the path, then indented lines, one a fact, or what a longer fact is made of."""
     facts = [(key, value) for key, value in document.items() if key not in {"path", "warnings"}]
     return [str(document["path"]), *(line for key, value in facts if value is not None for line in _fact(key, value))]
 
@@ -87,7 +96,18 @@ def _fact(key: str, value: Any) -> list[str]:
     if key == "series":
         values = [f"{one['index']}: {one['title']}, {one['files']} files" for one in value]
         return [f"  {name:<16} {text}" for name, text in zip([key, *[""] * len(values)], values, strict=False)]
-    return [f"  {key:<16} {_short(value)}"]
+    line = f"  {key:<16} {_short(value)}"
+    if len(line) <= WIDEST or not isinstance(value, Mapping | list) or not _parts(value):
+        return [line]
+    return [f"  {key}", *(f"  {part}" for name, item in _parts(value) for part in _fact(name, item))]
+
+
+def _parts(value: Any) -> list[tuple[str, Any]]:
+    """What there is to say of each part of a value that is made up of others: names or numbers, and the parts."""
+    if isinstance(value, Mapping):
+        return [(str(key), item) for key, item in value.items() if item not in (None, "", [], {}, ())]
+    is_nested = all(isinstance(item, Mapping) for item in value)
+    return [(str(number), item) for number, item in enumerate(value)] if is_nested else []
 
 
 def _short(value: Any) -> str:

@@ -25,13 +25,19 @@ def command() -> None:
 @command.command("list")
 @session_with()
 def list_recipes(session: Session) -> None:
-    """List the shipped recipes."""
+    """List the shipped recipes; [trained] marks those whose bundle travels with nfops, ready for apply."""
     from nfops.recipe import load_recipe
     from nfops.shipped import shipped_recipes
 
-    found = [(name, path, load_recipe(path).description) for name, path in shipped_recipes().items()]
-    document = [{"name": name, "path": path, "description": description} for name, path, description in found]
-    show_result(session, document, [f"{name:<20} {description}".rstrip() for name, _, description in found])
+    document, lines = [], []
+    for name, path in shipped_recipes().items():
+        recipe = load_recipe(path)
+        bundle = path.parent / recipe.bundle
+        is_trained = (bundle / "manifest.json").is_file()
+        found = {"name": name, "path": path, "description": recipe.description}
+        document.append({**found, "bundle": bundle if is_trained else None})
+        lines.append(f"{name:<20} {'[trained] ' * is_trained}{recipe.description}".rstrip())
+    show_result(session, document, lines)
 
 
 @command.command()
