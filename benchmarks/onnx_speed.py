@@ -1,6 +1,7 @@
 """`apply` by onnxruntime, NumPy and torch, side by side in one run: time, start-up, memory, megabytes imported.
 
-python benchmarks/onnx_speed.py [--runs 9] [--json FILE]: needs nfops installed and its shipped bundles; no data.
+python benchmarks/onnx_speed.py [--runs 9] [--device cuda] [--json FILE]: needs nfops installed and its shipped bundles;
+no data. On a GPU: 1., the differences of 3., and which provider runs how many nodes of each graph.
 
 1. One 256x256 slice in-process, after loading: the shipped operator on fields; a chain of two SIRENs (6 layers of 256,
    P = 64, random weights, Gauss-Newton as its recipe would); the shipped chain of spline fields.
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +35,7 @@ from nfops.bundle import Bundle, load_bundle, save_bundle
 from nfops.codec import state_arrays
 from nfops.codec_spec import EncodeSettings
 from nfops.engines import open_engine_to_apply
+from nfops.engines.onnx_sessions import _providers
 from nfops.image import Image
 from nfops.io import load_image
 from nfops.onnx_export import export_part
@@ -106,8 +109,8 @@ def side_by_side(calls: dict[str, Callable[[], object]], runs: int) -> dict[str,
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def in_process(bundle: Bundle, engines: tuple[str, ...], scan: Image, runs: int) -> dict[str, Any]:
-    translators = {name: Translator(bundle, open_engine_to_apply(bundle, "cpu", name)) for name in engines}
+def in_process(bundle: Bundle, engines: tuple[str, ...], scan: Image, runs: int, device: str = "cpu") -> dict[str, Any]:
+    translators = {name: Translator(bundle, open_engine_to_apply(bundle, device, name)) for name in engines}
 
     def call(name: str) -> Callable[[], Any]:
         return lambda: apply(translators[name], scan, GridRequest())[0].image().values
@@ -137,8 +140,53 @@ def processes(folder: Path, engines: tuple[str, ...], scan: Path, runs: int) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    found = on_cpu(options.runs) if options.device == "cpu" else on_device(options.runs, options.device)
+    text = json.dumps(found, indent=1)
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n", encoding="utf-8")
+
+
+def on_device(runs: int, device: str) -> dict[str, Any]:
+    """Field operator and SIRENs on a GPU; the torch of this comparison is on the same device."""
+    scan, field = slice_256(), load_bundle(shipped_folder() / "bundles" / "brain_t1t2")
+    found: dict[str, Any] = {"machine": {"device": torch.cuda.get_device_name(device), **machine()}}
+    for name, bundle in (("operator on fields", field), ("two SIRENs", siren_bundle())):
+        found[f"one slice, {name}"] = in_process(bundle, ("onnx", "torch"), scan, runs, device)
+        on_cpu, there = (
+            apply(Translator(bundle, open_engine_to_apply(bundle, where, "onnx")), scan, GridRequest())[0].image()
+            for where in ("cpu", device)
+        )
+        apart = np.abs(on_cpu.values - there.values).max() / np.ptp(on_cpu.values)
+        found[f"{name}, from the CPU, of the range"] = float(apart)
+        nodes = {graph: nodes_by_provider(part.content, device) for graph, part in bundle.graphs.items()}
+        found[f"{name}, nodes by provider"] = nodes
+    return found
+
+
+def nodes_by_provider(content: bytes, device: str) -> dict[str, int]:
+    """How many nodes of a graph each provider was given."""
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = onnxruntime.InferenceSession(content, options, providers=_providers(device))
+    counts: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        counts[part.ep_name] += len(part.get_nodes())
+    return dict(counts)
+
+
+def machine() -> dict[str, Any]:
+    """Whose figures these are."""
+    versions = {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__}
+    threads = os.environ.get("OMP_NUM_THREADS")
+    return {"cpus": os.cpu_count(), "threads": threads, "python": platform.python_version(), "versions": versions}
+
+
+def on_cpu(runs: int) -> dict[str, Any]:
+    """All that the docstring says."""
     scan, bundles = slice_256(), shipped_folder() / "bundles"
     field, spline, sirens = (
         load_bundle(bundles / "brain_t1t2"),
@@ -146,15 +194,10 @@ def main() -> None:
         siren_bundle(),
     )
     found: dict[str, Any] = {
-        "machine": {
-            "cpus": os.cpu_count(),
-            "threads": os.environ.get("OMP_NUM_THREADS"),
-            "python": platform.python_version(),
-        },
-        "versions": {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
-        "one slice, operator on fields": in_process(field, ("onnx", "torch"), scan, options.runs),
-        "one slice, two SIRENs": in_process(sirens, ("onnx", "torch"), scan, options.runs),
-        "one slice, spline fields": in_process(spline, ("numpy", "torch"), scan, options.runs),
+        "machine": machine(),
+        "one slice, operator on fields": in_process(field, ("onnx", "torch"), scan, runs),
+        "one slice, two SIRENs": in_process(sirens, ("onnx", "torch"), scan, runs),
+        "one slice, spline fields": in_process(spline, ("numpy", "torch"), scan, runs),
     }
     halved = with_graphs(sirens, "float16")
     whole, half = (
@@ -177,11 +220,8 @@ def main() -> None:
             "spline fields": (bundles / "brain_t1t2_latent", ("numpy", "torch")),
         }
         for what, (folder, engines) in places.items():
-            found[f"a process, {what}"] = processes(folder, engines, path, max(3, options.runs // 2))
-    text = json.dumps(found, indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
+            found[f"a process, {what}"] = processes(folder, engines, path, max(3, runs // 2))
+    return found
 
 
 if __name__ == "__main__":

@@ -89,6 +89,11 @@ class TestFieldOperator:
         assert np.abs(apart - expected).max() <= 1e-4
         assert expected.mean() > 0.01
 
+    @pytest.mark.gpu
+    def test_cuda_gives_what_the_cpu_gives(self, field):
+        here, there = (OnnxEngine(field, device).operate_field(*fields_of(field))[0] for device in ("cpu", "cuda"))
+        assert np.abs(here - there).max() <= 1e-3 * np.abs(here).max()
+
     def test_many_slices_pass_some_at_a_time(self, plain_field, monkeypatch):
         whole = predicted(plain_field, OnnxEngine(plain_field, "cpu"), smooth_scan(2))
         monkeypatch.setattr("nfops.engines.onnx_engine.POINTS_AT_ONCE", {"cpu": 1})

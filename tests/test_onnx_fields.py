@@ -74,6 +74,13 @@ def test_whole_images_agree_to_a_ten_thousandth_of_the_range(bundle):
     assert np.abs(one - other).max() <= 1e-4
 
 
+@pytest.mark.gpu
+def test_cuda_gives_what_the_cpu_gives(bundle):
+    image = smooth_scan(bundle.specs["source"].dims)
+    here, there = (predicted(bundle, OnnxEngine(bundle, device), image) for device in ("cpu", "cuda"))
+    assert np.abs(here - there).max() <= 1e-2
+
+
 @pytest.mark.parametrize(
     "settings",
     [
