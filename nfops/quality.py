@@ -15,6 +15,8 @@ from nfops.latents import Latent
 
 SMALLEST_VIEW, LARGEST_VIEW = 2.0, 3.0
 """A field of view this many times shorter along an axis, or larger in all, than the training's is unlike it."""
+ACROSS = 3.0
+"""Voxels this many times wider within a 2-D recipe's plane than across it were acquired in another plane."""
 UNLIKE = 1.75
 """A scan whose residual is this many times the 99th percentile of the training scans is unlike them: validation scans
 of the shipped recipes reach 1.5, other parts of the body 2 to 6.
@@ -86,10 +88,10 @@ def judge_scan(bundle: Bundle, image: Image, encoded: Latent, spread: float | No
         reasons.append(f"the members of the ensemble lie {spread:.2g} apart on it, {known}")
     spec = bundle.specs["source"]
     found = [f"the scan looks unlike those the recipe was trained on: {reason}" for reason in reasons]
-    outer = other_units(spec, image) or _other_size(spec, encoded)
-    reasons = [outer, *found] if outer else found
+    outer = [other_units(spec, image) or _other_size(spec, encoded), _other_plane(spec, encoded)]
     left_out = int(encoded.is_empty.sum())
-    return Quality(residual, limit, spread, spread_limit, tuple(reasons), len(encoded.is_empty), left_out)
+    every = (*(reason for reason in outer if reason), *found)
+    return Quality(residual, limit, spread, spread_limit, every, len(encoded.is_empty), left_out)
 
 
 def _times(factor: float | None, p99: float | None) -> float | None:
@@ -113,6 +115,15 @@ def other_units(spec: CodecSpec, image: Image) -> str:
         return ""
     what = f"its values are from {least:g} to {most:g}, the recipe declares {low:g} to {high:g}"
     return f"{what}: are they in the right units?"
+
+
+def _other_plane(spec: CodecSpec, encoded: Latent) -> str:
+    """What to say of thick slices that a 2-D recipe cuts across, as a sagittal series into axial strips."""
+    steps = encoded.grid.spacing_mm
+    if spec.dims != 2 or len(encoded.vectors) == 1 or steps[:2].max() < ACROSS * steps[2]:
+        return ""
+    what = f"{steps[:2].max():.2g} mm within the recipe's plane, {steps[2]:.2g} mm across it"
+    return f"its voxels are {what}: was it acquired in another plane, of which the recipe sees narrow strips?"
 
 
 def _other_size(spec: CodecSpec, encoded: Latent) -> str:
