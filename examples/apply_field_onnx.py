@@ -1,7 +1,7 @@
 """A T1 volume to T2 by a bundle's operator.onnx, without nfops: python apply_field_onnx.py BUNDLE T1.nii.gz T2.nii.gz.
 
 For operators on fields of 2-D recipes of axial slices (axes L, P, S), percentile intensities, frame "physical", such as
-the shipped brain_t1t2. It needs numpy, scipy, nibabel and onnxruntime.
+the shipped brain_t1t2. It needs numpy, scipy, nibabel and onnxruntime. Unlike nfops it predicts empty slices, too.
 """
 
 import json

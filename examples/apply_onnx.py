@@ -1,7 +1,7 @@
 """A T1 volume to T2 by a bundle's apply.onnx, without nfops: python apply_onnx.py BUNDLE T1.nii.gz T2.nii.gz.
 
 For 2-D recipes of axial slices (axes L, P, S), percentile intensities, frame "physical". The bundle is one with
-`nfops export-onnx --graph apply`. It needs numpy, nibabel and onnxruntime.
+`nfops export-onnx --graph apply`. It needs numpy, nibabel and onnxruntime. Unlike nfops it predicts empty slices, too.
 """
 
 import json

@@ -34,9 +34,11 @@ def format_description() -> list[str]:
         "(N) to sums over the points: loss, gradient (P), curvature (P, P) and its rows (N C, P). decode: latent "
         "(P) and points to values (N, C). operator: latents (B, P) to those moved and, of an ensemble, by "
         "each member; or field (B, C, grid...), positions (grid..., d) from its centre and, where the graph is made "
-        "for every spacing up to the working grid's, spacing (d), to values and, of an ensemble, their deviation; the "
-        "grid is made up of blocks of the working grid's multiple of cells. apply, where asked for: points, values and "
-        "weights of a scan and output_points to predicted values (M, C).",
+        "for more than the working grid's, spacing (d), to values and, of an ensemble, their deviation. Along each "
+        "axis the working grid has a whole number of times its multiple of points; for an oinr on another, twice the "
+        "working spacing is a whole number m of spacings, and there are a whole number of times m/2 multiples of "
+        "points. apply, where asked for: points, values and weights of a scan and output_points to predicted values "
+        "(M, C).",
         "Loading checks every sha256, refuses a newer format_version, refuses arrays with NaN or of the wrong shape, "
         "refuses graphs that point to other files or need operators beyond the ONNX standard, refuses a directory "
         f"with files of other kinds of model ({', '.join(FOREIGN_SUFFIXES)}; graphs that the manifest does not name), "

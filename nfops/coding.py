@@ -17,8 +17,8 @@ from nfops.latents import Latent
 from nfops.sampling import lattice_of
 from nfops.solvers import solve
 
-FLAT = 0.03
-"""A slice whose values deviate less than this, of 0 to 1, is air or nearly so."""
+DARK = 0.05
+"""A slice whose values all lie below this, of the recipe's 0 to 1, is empty."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,20 +78,19 @@ def prepare(spec: CodecSpec, aligned: Image, where: object, whole: Image | None 
     else:
         scales = _scales(spec, values if whole is None else whole.values, stack, where)
         channels = np.stack([scale.forward(item) for item, scale in zip(stack, scales, strict=True)])
-    is_empty = _empty_slices(spec, channels, known, is_part=whole is not None)
+    is_empty = _empty_slices(spec, channels, known)
     if known is None:
         return Prepared(channels, scales, None, is_empty)
     weights = np.asarray(known.all(axis=1), np.float32) if spec.nan == "keep" else None
     return Prepared(np.where(known, channels, 0).astype(np.float32), scales, weights, is_empty)
 
 
-def _empty_slices(spec: CodecSpec, channels: Array, known: Array | None, *, is_part: bool) -> Array:
-    """(B,): slices of a 2-D recipe beside which others show something; is_part: of a scan that does."""
-    if spec.dims != 2 or spec.is_label:
+def _empty_slices(spec: CodecSpec, channels: Array, known: Array | None) -> Array:
+    """(B,): slices of a 2-D recipe in which there is nothing to be seen; none of labels, nor of values as they are."""
+    if spec.dims != 2 or spec.is_label or spec.intensity.map == "none":
         return np.zeros(len(channels), bool)
-    shown = [item if known is None else item[:, known[row].all(axis=0)] for row, item in enumerate(channels)]
-    is_flat = np.array([item.size == 0 or item.reshape(len(item), -1).std(axis=1).max() < FLAT for item in shown])
-    return is_flat if is_part or not is_flat.all() else np.zeros_like(is_flat)
+    shown = channels if known is None else np.where(known, channels, 0)
+    return np.asarray(shown.reshape(len(shown), -1).max(axis=1) < DARK)
 
 
 def _stacked(spec: CodecSpec, values: Array) -> Array:

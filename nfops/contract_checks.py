@@ -1,16 +1,22 @@
 """What the contracts of all components have in common: `nfops.testing` and `nfops.field_contract` are made of these."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nfops.engines.onnx_sessions import GraphSession
+from nfops.graph_parity import LARGEST
+from nfops.onnx_export import Part, exported, stored, why_not_exportable
 from nfops.progress import Step
 
 SEED = 7
 TOLERANCE = 1e-5
 """Relative to the largest value: what a different order of float32 sums may change."""
+NEAR = LARGEST["float32"]
+"""The same of a graph beside torch."""
 
 
 def check_settings(cls: type[Any], config: Any) -> None:
@@ -72,3 +78,17 @@ def check_same(what: str, got: Tensor, expected: Tensor, tolerance: float = TOLE
     assert got.shape == expected.shape, f"{what}: shapes {tuple(got.shape)} and {tuple(expected.shape)}"
     furthest = float((got - expected).abs().max()) if got.numel() else 0.0
     assert furthest <= tolerance * max(1.0, float(expected.abs().max())), f"{what}: they differ by {furthest:.3g}"
+
+
+def check_graph(part: Part, tries: Iterable[tuple[Mapping[str, Tensor], tuple[Tensor, ...]]]) -> None:
+    """An operator's graph gives for all inputs what torch gives, in every output; unless it says that it is none."""
+    module, *_, outputs = part
+    if why_not_exportable(module.operator):
+        return
+    name = type(module.operator).__name__
+    session = GraphSession(stored(exported(name, *part), "float32"), name)
+    for given, expected in tries:
+        found = session.run(outputs, {each: session.place(tensor.numpy()) for each, tensor in given.items()})
+        for output, one, other in zip(outputs, found, expected, strict=True):
+            shapes = {each: tuple(tensor.shape) for each, tensor in given.items()}
+            check_same(f"of {shapes} the graph gave other {output}", torch.from_numpy(one), other.detach(), NEAR)

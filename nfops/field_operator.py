@@ -62,6 +62,11 @@ class FieldOperator(nn.Module):
         self.extent = window.extent
         self.finest = window.spacing if config.spacing_mm is None else (config.spacing_mm,) * len(window.spacing)
 
+    @property
+    def passes(self) -> int:
+        """How many pass together for each image: its mirrors too. Volumes are too large for that, and pass in turn."""
+        return 1 + len(self.config.mirror) if len(self.extent) < 3 else 1
+
     def translate(self, values: Tensor, coords: Tensor, spacing: Any) -> Tensor:
         """The network: as for `forward`, without mirrors. spacing: (d,) floats; see `graph_takes_spacing` too."""
         raise NotImplementedError
@@ -74,7 +79,7 @@ class FieldOperator(nn.Module):
         steps = tuple(float(step) for step in spacing) if isinstance(spacing, Tensor) else spacing
         axes = [] if self.training else [2 + axis for axis in self.config.mirror]
         turned = [values, *(values.flip(axis) for axis in axes)]
-        if values.ndim < 5:  # images pass together, which makes a graph of half the nodes; volumes are too large
+        if values.ndim < 5:  # together they make a graph of half the nodes
             together = self.translate(torch.cat(turned), torch.cat([coords] * len(turned)), steps)
             made = together.reshape(len(turned), values.shape[0], *together.shape[1:]).unbind()
         else:

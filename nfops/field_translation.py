@@ -48,8 +48,9 @@ def translate_field(
 ) -> Translation:
     """A scan through a bundle's field operator; `where` and `whole` as for `encode_image`, which has checked the scan.
 
-    encoded: the scan's latents where they are at hand; an operator with `condition: latent` sees what ridge makes of
-    them. Raises BundleError where the manifest does not say which working grid the operator needs.
+    Slices in which there is nothing are left empty. encoded: the scan's latents where they are at hand; an operator
+    with `condition: latent` sees what ridge makes of them. Raises BundleError where the manifest does not say which
+    working grid the operator needs.
     """
     source, target = bundle.specs["source"], bundle.specs["target"]
     aligned = image.reoriented(source.axes)
@@ -70,9 +71,9 @@ def translate_field(
         latents = (encoded or encode_image(engine, bundle.side("source"), image, where, whole)).vectors
         values = with_prediction(engine, bundle.side("target"), working, values, move_latents(bundle, latents))
     made, deviation = engine.operate_field(values, _positions(values.shape[2:], spacing), spacing)
-    made[prepared.is_empty] = outside(target, made[prepared.is_empty].shape)
-    known = values[:, -1] * ~prepared.is_empty.reshape(-1, *[1] * source.dims)
-    spread = None if deviation is None else field_spread(deviation, known)
+    shown = ~prepared.is_empty
+    made[~shown] = outside(target, made[~shown].shape)
+    spread = None if deviation is None or not shown.any() else field_spread(deviation[shown], values[shown, -1])
     return Translation(Image(_as_volume(made, target.dims), grid), aligned.grid, target, spread)
 
 

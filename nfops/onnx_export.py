@@ -72,8 +72,7 @@ def _decode(bundle: Bundle) -> Part:
 
 def _operator(bundle: Bundle) -> Part:
     operator = load_operator(bundle)
-    if not getattr(operator, "exportable", True):
-        why = getattr(operator, "why_not_exportable", "it says so itself")
+    if why := why_not_exportable(operator):
         raise ResultError(OPERATOR, f"{bundle.recipe['operator'].get('backend')} is not exportable: {why}")
     if not bundle.acts_on_fields:
         return latent_operator_part(operator, bundle.specs["source"].latent)
@@ -81,6 +80,12 @@ def _operator(bundle: Bundle) -> Part:
     working = WorkingGrid(tuple(float(step) for step in plain["spacing"]), int(plain["multiple"]))
     channels = seen_channels(bundle, bundle.condition)
     return field_operator_part(operator, channels, load_codec(bundle, "target").head, working)
+
+
+def why_not_exportable(operator: Any) -> str:
+    """What an operator says itself of why it becomes no graph; "" of one that does."""
+    said = str(getattr(operator, "why_not_exportable", "it says so itself"))
+    return "" if getattr(operator, "exportable", True) else said
 
 
 def latent_operator_part(operator: nn.Module, size: int) -> Part:

@@ -15,6 +15,8 @@ from nfops.latents import Latent
 
 SMALLEST_VIEW, LARGEST_VIEW = 2.0, 3.0
 """A field of view this many times shorter along an axis, or larger in all, than the training's is unlike it."""
+FLAT = 0.03
+"""A slice whose values deviate less than this, of 0 to 1, shows next to nothing."""
 ACROSS = 3.0
 """Voxels this many times wider within a 2-D recipe's plane than across it were acquired in another plane."""
 UNLIKE = 1.75
@@ -36,7 +38,7 @@ class Quality:
     predictions (0..1 or probabilities), None for an operator without members. limits: None where the bundle has none.
 
     reasons: in words, why it is unlike the training's; empty where nothing was found. slices: of a 2-D recipe, or 1;
-    empty_slices: how many of them show next to nothing, and are left out of all this and of the prediction.
+    empty_slices: how many of them show nothing, and are left out of all this and of the prediction.
     """
 
     source_residual: float
@@ -60,11 +62,10 @@ class Quality:
         }
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """The reasons, and what of the scan was left out."""
-        if not self.empty_slices:
-            return self.reasons
-        return *self.reasons, f"{self.empty_slices} of {self.slices} slices show next to nothing and are left empty"
+    def left_out(self) -> tuple[str, ...]:
+        """What to say of empty slices, if there are any."""
+        is_some = self.empty_slices > 0
+        return (f"{self.empty_slices} of {self.slices} slices show nothing and are left empty",) * is_some
 
     @property
     def excess(self) -> float:
@@ -75,7 +76,8 @@ class Quality:
 
 def judge_scan(bundle: Bundle, image: Image, encoded: Latent, spread: float | None) -> Quality:
     """Compare a scan with those that a bundle was trained on."""
-    residual = float(encoded.residual[~encoded.is_empty].mean())
+    is_empty = encoded.is_empty
+    residual = float(encoded.residual[is_empty if is_empty.all() else ~is_empty].mean())
     usual, usual_spread = (bundle.operator.get(key, {}) for key in ("source_residual", "spread"))
     limit = _times(UNLIKE, usual.get("p99"))
     spread_limit = _times(UNLIKE_SPREAD.get(usual_spread.get("of", "")), usual_spread.get("p99"))
@@ -89,9 +91,9 @@ def judge_scan(bundle: Bundle, image: Image, encoded: Latent, spread: float | No
     spec = bundle.specs["source"]
     found = [f"the scan looks unlike those the recipe was trained on: {reason}" for reason in reasons]
     outer = [other_units(spec, image) or _other_size(spec, encoded), _other_plane(spec, encoded)]
-    left_out = int(encoded.is_empty.sum())
+    outer.append(_flat_slices(spec, image, encoded))
     every = (*(reason for reason in outer if reason), *found)
-    return Quality(residual, limit, spread, spread_limit, every, len(encoded.is_empty), left_out)
+    return Quality(residual, limit, spread, spread_limit, every, len(is_empty), int(is_empty.sum()))
 
 
 def _times(factor: float | None, p99: float | None) -> float | None:
@@ -102,6 +104,19 @@ def worst(each: Sequence[Quality]) -> tuple[int, Quality]:
     """Of the volumes of a 4-D scan, that which is least like the training's, and its number from 0."""
     number = max(range(len(each)), key=lambda n: (bool(each[n].reasons), each[n].excess))
     return number, each[number]
+
+
+def _flat_slices(spec: CodecSpec, image: Image, encoded: Latent) -> str:
+    """What to say of slices of a volume that are not empty, and yet flat: there was none in the training."""
+    if spec.dims != 2 or spec.is_label or spec.intensity.map != "percentile":
+        return ""
+    slices, flat = np.moveaxis(image.reoriented(spec.axes).values, -1, 0), 0
+    for item, scale, is_empty in zip(slices, encoded.scales, encoded.is_empty, strict=True):
+        shown = scale.forward(item[:, np.isfinite(item).all(axis=0)])
+        flat += not is_empty and (not shown.size or float(shown.std(axis=1).max()) < FLAT)
+    if not flat or len(slices) == 1:
+        return ""
+    return f"{flat} of {len(slices)} slices show next to nothing: what is predicted there is made up"
 
 
 def other_units(spec: CodecSpec, image: Image) -> str:

@@ -47,9 +47,18 @@ class Rendering:
         return Image(slabs[0] if len(slabs) == 1 else np.concatenate(slabs, axis=3), self.grid, self.header)
 
 
-def render(engine: Engine, side: Side, latent: Latent, grid: Grid, units: Units = "output-range") -> Rendering:
-    """A latent on any grid. Outside the field's domain it is 0 (the low end of the units), or the first label; so are
-    slices of what was encoded that showed next to nothing, but in the scan's own units.
+def render(
+    engine: Engine,
+    side: Side,
+    latent: Latent,
+    grid: Grid,
+    units: Units = "output-range",
+    *,
+    leaves_empty: bool = False,
+) -> Rendering:
+    """A latent on any grid. Outside the field's domain it is 0 (the low end of the units), or the first label.
+
+    leaves_empty: so it is, too, in slices of which the encoded scan was empty: for predictions.
 
     Where the slices of a 2-D recipe do not fit the grid, they are drawn in their own planes and resampled.
     """
@@ -57,9 +66,10 @@ def render(engine: Engine, side: Side, latent: Latent, grid: Grid, units: Units 
     is_label = spec.is_label and units != "probability"
     header = Header(intent=(1002, "labels") if is_label else (0, ""))
     channels = 1 if is_label else spec.channels
-    painter = _Painter(engine, side, latent, units)
+    painter = _Painter(engine, side, latent, units, leaves_empty)
     if spec.dims == 2 and _slices_on(grid, spec.axes, latent) is None:
-        drawn = render(engine, side, latent, _own_planes(latent, grid, spec.axes), units).image()
+        planes = _own_planes(latent, grid, spec.axes)
+        drawn = render(engine, side, latent, planes, units, leaves_empty=leaves_empty).image()
         resampled = resample(drawn, grid, "nearest" if is_label else "linear", painter.beyond())
         return Rendering(grid, header, channels, lambda: iter([resampled.values]))
 
@@ -79,6 +89,7 @@ class _Painter:
     side: Side
     latent: Latent
     units: Units
+    leaves_empty: bool
 
     def paint(self, grid: Grid) -> Array:
         """(C, I, J, K) in the wanted units."""
@@ -97,9 +108,9 @@ class _Painter:
         lattice = lattice_of(aligned, latent.frame, spec.spacing)
         vectors = latent.vectors if rows is None else latent.vectors[rows]
         decoded = decode_within(self.engine, self.side, vectors, lattice)
-        if rows is not None and self.units != "scan":
+        if rows is not None and self.leaves_empty:
             is_empty = latent.is_empty[rows]
-            decoded[is_empty] = outside(spec, (int(is_empty.sum()), *decoded.shape[1:]))
+            decoded[is_empty] = outside(spec, decoded[is_empty].shape)
         whole = decoded[0] if rows is None else np.moveaxis(decoded, 0, -1)
         if spec.dims > 1:
             return np.asarray(whole)

@@ -43,15 +43,16 @@ def score_pair(engine: Engine, bundle: Bundle, pair: Pair, mean_latent: Array) -
     encoded = encode_image(engine, source, pair.source, pair.scan_id, pair.source_scan)
     truth = encode_image(engine, target, pair.target, pair.scan_id, pair.target_scan)
 
-    def target_metrics(vectors: Array) -> dict[str, float]:
-        drawn = render(engine, target, replace(encoded, vectors=vectors), pair.target.grid).image()
+    def target_metrics(vectors: Array, *, is_predicted: bool = False) -> dict[str, float]:
+        latent, grid = replace(encoded, vectors=vectors), pair.target.grid
+        drawn = render(engine, target, latent, grid, leaves_empty=is_predicted).image()
         return compare(target.spec, drawn, pair.target)
 
     if bundle.acts_on_fields:
         translated = translate_field(engine, bundle, pair.source, pair.scan_id, pair.source_scan, encoded=encoded)
         result = compare(target.spec, draw_translation(translated, pair.target.grid).image(), pair.target)
     else:
-        result = target_metrics(engine.operate(encoded.vectors))
+        result = target_metrics(engine.operate(encoded.vectors), is_predicted=True)
     redrawn = render(engine, source, encoded, pair.source.grid, "scan").image()
     return Score(
         pair.scan_id,

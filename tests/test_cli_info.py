@@ -144,3 +144,14 @@ def test_a_long_fact_is_told_in_lines_of_its_parts():
     members = nfops("info", "brain_t1t2").out.splitlines()
     at = members.index("    members")
     assert [line.split()[:3] for line in members[at + 1 : at + 3]] == [[n, "backend:", "oinr,"] for n in "01"]
+
+
+def test_a_bundle_trained_here_is_that_of_a_shipped_recipe(tmp_path, monkeypatch):
+    """As `apply --recipe nuclei` finds it."""
+    monkeypatch.chdir(tmp_path)
+    place = Path("bundles") / "nuclei"
+    place.mkdir(parents=True)
+    (place / "manifest.json").write_text("{}")
+    for name in ("nuclei", "nuclei.yaml"):
+        found = nfops("info", name, "--json").document
+        assert (found["is_trained"], found["bundle"]) == (True, str(place))

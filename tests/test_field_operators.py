@@ -6,16 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from graph_bundles import field_bundle, smooth_scan
 from toy_cohorts import write_pictures, write_signals, write_volumes
 
 from nfops.bundle import load_bundle, save_bundle
 from nfops.cohort import read_cohort, reading_of
-from nfops.engines.torch_engine import TorchEngine
 from nfops.errors import BundleError, InputError, RecipeError
 from nfops.field_contract import check_field_operator
 from nfops.field_pairs import Window, WorkingGrid
-from nfops.graph_parity import predicted
 from nfops.grid import Grid, Reorientation
 from nfops.image import Image
 from nfops.io import load_image
@@ -108,6 +105,16 @@ class TestOperator:
         operator = self.made(frequencies=0, mirror=(1,))
         values = torch.randn(1, 2, 32, 32)
         assert torch.allclose(self.run(operator, values.flip(3)), self.run(operator, values).flip(3), atol=1e-5)
+
+    @pytest.mark.parametrize(("dims", "times"), [(1, 2), (2, 3), (3, 1)])
+    def test_mirrors_of_images_are_in_memory_together(self, dims, times):
+        """A volume's pass one after the other."""
+        window = Window((12.0,) * dims, (1.5,) * dims)
+        plain, mirrored = (
+            Operator(Config(widths=(4, 4), blocks=(0, 1), mirror=mirror), 2, 1, window)
+            for mirror in ((), tuple(range(min(dims, 2))))
+        )
+        assert mirrored.values_per_point == times * plain.values_per_point
 
     def test_volumes_are_mirrored_too(self):
         plain, mirrored = (Config(widths=(4, 4), blocks=(0, 1), mirror=mirror) for mirror in ((), (0, 2)))
@@ -269,16 +276,3 @@ class TestTrouble:
         scan = load_image(data / "images" / "b0.png", reading_of(recipe, "source"))
         with pytest.raises(BundleError, match="working grid"):
             apply(open_translator(tmp_path / "b"), scan, GridRequest())
-
-
-def test_slices_of_air_stay_empty_whatever_the_operator_makes_of_them():
-    image = smooth_scan(2)
-    values = image.values.copy()
-    values[..., 1] = 0.4
-    for head, channels in (("identity", 1), ("softmax", 3)):
-        bundle = field_bundle(2, head, channels)
-        drawn = predicted(bundle, TorchEngine(bundle, "cpu"), image.with_values(values))
-        assert np.allclose(drawn[..., 1], np.eye(channels, 1)[:, 0, None, None] if channels > 1 else 0)
-        assert drawn[..., 0].std() > 1e-3
-    alone = image.with_values(values[..., 1:2], image.grid.with_shape((*image.grid.shape[:2], 1)))
-    assert predicted(bundle, TorchEngine(bundle, "cpu"), alone).std() > 1e-3  # all that there is

@@ -27,6 +27,8 @@ from nfops.graph_parity import checked, predicted
 from nfops.onnx_export import export_part
 from nfops.onnx_files import graph_fault
 from nfops.onnx_runtime import onnxruntime
+from nfops.operators import oinr
+from nfops.testing import check_export
 from nfops.workflows.export_onnx import ExportSettings, export_onnx, exportable_parts, plan_export
 
 FIELD_CASES = [(1, "identity", 1), (2, "identity", 1), (2, "softmax", 3), (3, "sigmoid", 1)]
@@ -79,11 +81,11 @@ class TestFieldOperator:
 
     @pytest.mark.parametrize("head", ["identity", "softmax"])
     def test_an_ensemble_tells_how_far_its_members_lie_apart(self, head):
-        member = {"backend": "oinr", "widths": [8, 8], "blocks": [0, 0], "spacing_mm": 5.0}
+        member = {"backend": "oinr", "widths": [8, 8], "blocks": [0, 0], "spacing_mm": 5.0, "frequencies": 0}
         bundle = ensemble_of_fields([member, member], 2, head, 1 if head == "identity" else 3)
         exported = replace(bundle, graphs={OPERATOR: export_part(bundle, OPERATOR)})
         checked(exported, [])
-        fed = fields_of(bundle)
+        fed = fields_of(bundle, 3)
         (one, apart), (other, expected) = (e(exported, "cpu").operate_field(*fed) for e in (OnnxEngine, TorchEngine))
         assert np.abs(one - other).max() <= 1e-4
         assert np.abs(apart - expected).max() <= 1e-4
@@ -118,6 +120,10 @@ class TestFieldOperator:
             assert np.abs(one - other).max() <= 1e-4 * np.abs(other).max()
             seen.append(other.std())
         assert min(seen) > 1e-3
+        broken = spacing / 1.05  # of which cells of the next lattice are no whole number
+        for engine, error in ((here, BundleError), (there, ValueError)):
+            with pytest.raises(error, match=r"cannot run it|whole number of cells"):
+                engine.operate_field(values, coords, broken)
 
     def test_a_spacing_that_the_graph_is_not_made_for_is_refused(self, plain_field, monkeypatch):
         fed = np.zeros((1, 2, 8, 8)), np.zeros((8, 8, 2))
@@ -213,6 +219,8 @@ class TestParity:
         monkeypatch.setattr("nfops.operators.oinr.Operator.why_not_exportable", "it has an FFT", raising=False)
         with pytest.raises(ResultError, match="oinr is not exportable: it has an FFT"):
             export_part(field_bundle(), OPERATOR)
+        monkeypatch.setattr("nfops.contract_checks.exported", None)  # not called
+        check_export(oinr.Operator, oinr.Config(widths=(4, 4), blocks=(0, 0), iterations=2))
 
 
 class TestBundle:

@@ -222,7 +222,7 @@ def _apply_one(
     if options["dicom"] is not None:
         refuse_as_dicom(job.source, image.header.format, 1)
     translate = apply_to_each if options["map"] == "t" and image.header.ndim == 4 else apply
-    drawn, encoded, quality = translate(translator, image, request, soft=options["soft"], where=job.source)
+    drawn, _, quality = translate(translator, image, request, soft=options["soft"], where=job.source)
     drawn = on_reference(drawn, request.like)
     for warning in drawn.header.warnings:
         say(session, f"{job.source}: warning: {warning}")
@@ -233,7 +233,7 @@ def _apply_one(
         "stamps": seen,
         "source_grid": image.grid,
         "picture_axes": None if reading.picture is None else reading.picture.axes_3d,
-        "recipe": options["recipe"] | {"residual": float(encoded.residual.mean())},
+        "recipe": options["recipe"] | {"residual": quality.source_residual},
         "bundle_sha256": translator.bundle.digest,
         "device": translator.engine.device,
         "engine": translator.engine.name,

@@ -51,10 +51,9 @@ def describe(path: Path, options: Mapping[str, Any] = UNASKED) -> dict[str, Any]
     """
     if os.path.isfile(path / "manifest.json"):  # noqa: PTH113 - Path.is_file may raise
         return _describe_bundle(path)
-    if path.suffix in {".yaml", ".yml"}:
+    is_name = not os.path.lexists(path) and path.name == str(path) and path.stem in shipped_recipes()
+    if path.suffix in {".yaml", ".yml"} or is_name:
         return _describe_recipe(path)
-    if not os.path.lexists(path) and (shipped := shipped_recipes().get(str(path))):
-        return _describe_recipe(shipped)
     from nfops.cli.scans import read_as
     from nfops.io import Reading, describe_image
 
@@ -73,13 +72,14 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
 
 
 def _describe_recipe(path: Path) -> dict[str, Any]:
-    from nfops.recipe import check_components, load_recipe
+    from nfops.cli.places import find_places
+    from nfops.recipe import check_components
 
-    recipe = load_recipe(path)
+    places = find_places(str(path))
+    recipe = places.recipe
     check_components(recipe)
-    found = {"kind": "recipe", "path": path, "name": recipe.name, "description": recipe.description}
-    bundle = path.parent / recipe.bundle
-    found |= {"bundle": bundle, "is_trained": (bundle / "manifest.json").is_file()}
+    found = {"kind": "recipe", "path": places.file, "name": recipe.name, "description": recipe.description}
+    found |= {"bundle": places.bundle, "is_trained": (places.bundle / "manifest.json").is_file()}
     found |= {"dims": recipe.geometry.dims, "grid": recipe.geometry.grid.shape}
     found |= {side: recipe.side(side).field.plain() for side in recipe.sides}
     return found | {"operator": recipe.operator.plain() if recipe.operator else None, "warnings": []}

@@ -42,10 +42,13 @@ class Model:
         """Source latents (B, P) -> latents of the output."""
         return self.engine.operate(vectors) if self.output == "target" else vectors
 
-    def draw(self, side: str, latent: Latent, pair: Pair) -> Image:
-        """A latent of one side on the grid of that side's image; the source's in the scan's own units."""
+    def draw(self, side: str, latent: Latent, pair: Pair, *, leaves_empty: bool = False) -> Image:
+        """A latent of one side on the grid of that side's image; the source's in the scan's own units. leaves_empty: as
+        for `render`.
+        """
         units: Units = "scan" if side == "source" and not self.bundle.specs[side].is_label else "output-range"
-        return render(self.engine, self.bundle.side(side), latent, pair.image(side).grid, units).image()
+        grid = pair.image(side).grid
+        return render(self.engine, self.bundle.side(side), latent, grid, units, leaves_empty=leaves_empty).image()
 
     def translate(self, pair: Pair, seen: tuple[Image, Image] | None = None, encoded: Latent | None = None) -> Image:
         """The prediction of a field operator, at the full grid of the truth; encoded: latents that are at hand."""
@@ -58,7 +61,8 @@ class Model:
         if self.bundle.acts_on_fields:
             return self.translate(pair, seen)
         encoded = self.encode("source", pair, seen)
-        return self.draw(self.output, replace(encoded, vectors=self.operate(encoded.vectors)), pair)
+        moved = replace(encoded, vectors=self.operate(encoded.vectors))
+        return self.draw(self.output, moved, pair, leaves_empty=self.output == "target")
 
     def judge(self, side: str, pair: Pair, drawn: Image, metrics: tuple[str, ...]) -> dict[str, float]:
         """Metrics of a drawn image of one side: a target in the output's units, a source on its own 0..1."""

@@ -108,14 +108,14 @@ class Operator(FieldOperator):
     @property
     def values_per_point(self) -> int:
         """About how many numbers are in memory at once for each point of the grid."""
-        return 8 * self.config.widths[0] + 2 * self.lift.weight.shape[1]
+        return self.passes * (8 * self.config.widths[0] + 2 * self.lift.weight.shape[1])
 
     def encoded(self, coords: Tensor) -> Tensor:
         """(B, *grid, d) -> (B, 2 d frequencies, *grid), fixed by the training's field of view, never by a grid."""
         extent = torch.tensor(self.extent).to(coords)
         phase = torch.pi * (coords / extent).movedim(-1, 1)
         waves = [wave(k * phase) for k in range(1, self.config.frequencies + 1) for wave in (torch.sin, torch.cos)]
-        return torch.cat(waves, dim=1) if waves else coords.new_empty(len(coords), 0, *coords.shape[1:-1])
+        return torch.cat(waves, dim=1) if waves else phase[:, :0]
 
     def translate(self, values: Tensor, coords: Tensor, spacing: Spacing) -> Tensor:
         """See `FieldOperator.translate`.
@@ -170,13 +170,13 @@ def _cells(points: int, ratio: float | Tensor, most: int) -> tuple[int, int]:
     Whole numbers are counted as such, so that it exports with sizes that are not known.
     """
     if isinstance(ratio, Tensor):
-        count = computed_length(torch.round(points / (ratio * most)))
-        factor = computed_length(torch.round(ratio))
+        # of a broken ratio one is too large, the other too small: the graph then fails, as this function does
+        count = computed_length(torch.floor(points / (torch.ceil(ratio - WHOLE) * most)))
+        factor = computed_length(torch.floor(ratio + WHOLE))
         assume(count * most * factor == points)
         return count, factor
     factor = round(ratio)
     if abs(ratio - factor) > WHOLE or points % (factor * most):
-        raise ValueError(
-            f"a grid of {points} points, {ratio:g} to a coarse cell, is no whole number of cells of {most} of these"
-        )
+        wanted = f"{most} of the finest, which are {ratio:g} points wide"
+        raise ValueError(f"an axis of {points} points is no whole number of cells of {wanted}")
     return points // (factor * most), factor

@@ -18,7 +18,7 @@ from nfops.grid import Grid
 from nfops.image import Image
 from nfops.latents import Latent
 from nfops.quality import Quality, judge_scan, other_units, worst
-from nfops.rendering import Rendering, render
+from nfops.rendering import Rendering, Units, render
 from nfops.resampling import choose_grid
 from nfops.spread import latent_spreads, of_whole
 
@@ -67,8 +67,8 @@ def apply(
     soft: probabilities in place of labels.
     """
     source, target = translator.bundle.side("source"), translator.bundle.side("target")
-    if source.spec.intensity.strict and (units := other_units(source.spec, image)):
-        raise InputError(where, units, "the recipe's `source.intensity.strict` refuses such scans")
+    if source.spec.intensity.strict and (what := other_units(source.spec, image)):
+        raise InputError(where, what, "the recipe's `source.intensity.strict` refuses such scans")
     grid = output_grid(image, source.spec, request)
     encoded = encode_image(translator.engine, source, image, where)
     if translator.bundle.acts_on_fields:
@@ -76,9 +76,11 @@ def apply(
         drawn, spread = draw_translation(translated, grid, soft=soft), translated.spread
     else:
         spreads = latent_spreads(translator.engine, target.spec, encoded.vectors)
-        spread = None if spreads is None else of_whole(spreads[~encoded.is_empty])
+        shown = ~encoded.is_empty
+        spread = None if spreads is None or not shown.any() else of_whole(spreads[shown])
         predicted = replace(encoded, vectors=translator.engine.operate(encoded.vectors))
-        drawn = render(translator.engine, target, predicted, grid, "probability" if soft else "output-range")
+        units: Units = "probability" if soft else "output-range"
+        drawn = render(translator.engine, target, predicted, grid, units, leaves_empty=True)
     quality = judge_scan(translator.bundle, image, encoded, spread)
     kept = replace(
         image.header,
@@ -86,7 +88,7 @@ def apply(
         is_colour=False,
         time_step=(0.0, 0),
         intent=drawn.header.intent,
-        warnings=(*image.header.warnings, *quality.warnings),
+        warnings=(*image.header.warnings, *quality.reasons, *quality.left_out),
     )
     return replace(drawn, header=kept), encoded, quality
 
@@ -123,9 +125,10 @@ def apply_to_each(
     if first.channels != 1:
         raise UsageError("--soft", f"gives {first.channels} channels, for which a 4-D scan has no axis left")
     number, quality = worst(qualities)
-    warnings = first.header.warnings
-    if number > 0:
-        warnings += tuple(f"volume {number + 1}: {warning}" for warning in quality.warnings)
+    told = [f"volume {number + 1}: {reason}" for reason in quality.reasons]
+    left_out = sum(each.empty_slices for each in qualities)
+    quality = replace(quality, slices=sum(each.slices for each in qualities), empty_slices=left_out)
+    warnings = (*image.header.warnings, *told, *quality.left_out)
     header = replace(first.header, ndim=4, time_step=image.header.time_step, warnings=warnings)
     latents = replace(
         encoded[0],

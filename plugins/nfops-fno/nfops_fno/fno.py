@@ -87,7 +87,7 @@ class Operator(FieldOperator):
     @property
     def values_per_point(self) -> int:
         """About how many numbers are in memory at once for each point of the grid."""
-        return 6 * self.config.width
+        return self.passes * 6 * self.config.width
 
     def translate(self, values: Tensor, coords: Tensor, spacing: Spacing) -> Tensor:
         """See `FieldOperator.forward`. Raises ValueError for a grid that is too coarse for the waves.

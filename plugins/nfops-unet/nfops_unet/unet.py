@@ -77,7 +77,7 @@ class Operator(FieldOperator):
     @property
     def values_per_point(self) -> int:
         """About how many numbers are in memory at once for each point of the grid."""
-        return 8 * self.config.widths[0]
+        return self.passes * 8 * self.config.widths[0]
 
     def translate(self, values: Tensor, coords: Tensor, spacing: tuple[float, ...]) -> Tensor:
         """See `FieldOperator.forward`; the coordinates play no part. Raises ValueError for a grid not its own."""
