@@ -31,7 +31,11 @@ from nfops.operators import oinr
 from nfops.testing import check_export
 from nfops.workflows.export_onnx import ExportSettings, export_onnx, exportable_parts, plan_export
 
-FIELD_CASES = [(1, "identity", 1), (2, "identity", 1), (2, "softmax", 3), (3, "sigmoid", 1)]
+FIELD_CASES = [
+    (1, "identity", 1),
+    (2, "softmax", 3),
+    *(pytest.param(case, marks=pytest.mark.slow) for case in ((2, "identity", 1), (3, "sigmoid", 1))),
+]
 
 
 def with_graphs(bundle: Bundle, storage: str = "float32") -> Bundle:
@@ -79,7 +83,7 @@ class TestFieldOperator:
         assert other.std() > 1e-3
         assert np.abs(one - other).max() <= 1e-4
 
-    @pytest.mark.parametrize("head", ["identity", "softmax"])
+    @pytest.mark.parametrize("head", ["identity", pytest.param("softmax", marks=pytest.mark.slow)])
     def test_an_ensemble_tells_how_far_its_members_lie_apart(self, head):
         member = {"backend": "oinr", "widths": [8, 8], "blocks": [0, 0], "spacing_mm": 5.0, "frequencies": 0}
         bundle = ensemble_of_fields([member, member], 2, head, 1 if head == "identity" else 3)

@@ -56,7 +56,7 @@ def with_graphs(bundle: Bundle) -> Bundle:
     return replace(bundle, graphs={name: export_part(bundle, name) for name in exportable_parts(bundle)})
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=[*list(CASES)[:-1], pytest.param("warped", marks=pytest.mark.slow)])
 def bundle(request) -> Bundle:
     return with_graphs(latent_bundle(*CASES[request.param]))
 
@@ -259,6 +259,7 @@ def test_one_graph_may_come_alone_and_joins_the_others(sirens, tmp_path):
     assert "image" not in kept[DECODE].facts["parity"]  # not all that apply needs is there
 
 
+@pytest.mark.slow
 def test_the_whole_as_one_graph_is_compared_with_the_solver_of_apply(sirens, tmp_path):
     save_bundle(make_bundle(make_spec(2)), tmp_path / "splines", force=False)
     made = export_onnx(tmp_path / "splines", ExportSettings((APPLY,)), [smooth_scan(2)])
