@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -38,8 +38,13 @@ def furthest(a: Grid, b: Grid) -> float:
     return float(np.abs(a.points_mm() - b.points_mm()).max())
 
 
+SHEARED_VOXEL = np.diag([-1.0, 1, 1, 1])
+SHEARED_VOXEL[1, 2] = 0.15625
+
+
 @settings(max_examples=60, deadline=None)
 @given(grids(), st.sampled_from(["a.nii", "a.nii.gz"]))
+@example(Grid((1, 1, 1), SHEARED_VOXEL), "a.nii")
 def test_a_position_survives_writing_to_float32_accuracy(grid, name):
     values = np.arange(np.prod(grid.shape), dtype=np.float32).reshape(1, *grid.shape)
     with tempfile.TemporaryDirectory() as folder:

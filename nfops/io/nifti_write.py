@@ -110,7 +110,7 @@ def _set_position(raw: Any, grid: Grid, header: Header) -> None:
         raw.set_qform(affine, header.xform_code, strip_shears=True)
         kept = np.array(raw.get_qform())
         kept[:3] *= header.unit_mm
-        if not Grid(grid.shape, kept).same_as(grid, LARGEST_QFORM_ERROR_VOXELS):
+        if not grid.is_orthogonal() or not Grid(grid.shape, kept).same_as(grid, LARGEST_QFORM_ERROR_VOXELS):
             raw["qform_code"] = 0
     raw["pixdim"][1:4] = grid.spacing_mm / header.unit_mm
 
