@@ -8,7 +8,7 @@
 # Results go to $OUT (default: gpu_results); cohorts are looked for in $NFOPS_DATA, then carry/, then ../shared/data.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-export PYTHONPATH="$PWD:$PWD/plugins/nfops-unet:$PWD/plugins/nfops-fno${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 for folder in carry ../shared/data; do
     if [ -z "${NFOPS_DATA:-}" ] && [ -d "$folder" ]; then export NFOPS_DATA="$PWD/$folder"; fi
 done
@@ -31,6 +31,9 @@ case "${1:-}" in
     evaluate)
         recipe=$2 folds=$3 settings=()
         for setting in "${@:4}"; do settings+=(--set "$setting"); done
+        site=$(mktemp -d)  # of plugins, which are found by their metadata; built by hatchling, without a network
+        python3 -m pip install -q --no-deps --no-index --no-build-isolation --target "$site" plugins/nfops-{unet,fno}
+        export PYTHONPATH="$site:$PYTHONPATH"
         nfops evaluate -r "$recipe" --folds "$folds" --operators all "${settings[@]}" --out-dir "$out/$recipe.folds" --force
         ;;
     *) sed -n '2,8s/^# //p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;

@@ -70,7 +70,7 @@ def translate_field(
     if bundle.condition == "latent":
         latents = (encoded or encode_image(engine, bundle.side("source"), image, where, whole)).vectors
         values = with_prediction(engine, bundle.side("target"), working, values, move_latents(bundle, latents))
-    made, deviation = engine.operate_field(values, _positions(values.shape[2:], spacing), spacing)
+    made, deviation = engine.operate_field(values, positions_on(values.shape[2:], spacing), spacing)
     shown = ~prepared.is_empty
     made[~shown] = outside(target, made[~shown].shape)
     spread = None if deviation is None or not shown.any() else field_spread(deviation[shown], values[shown, -1])
@@ -118,7 +118,7 @@ def _about(grid: Grid, working: WorkingGrid, unit: Array) -> Grid:
     return grid.centred((i, j, k), (a, b, c))
 
 
-def _positions(shape: tuple[int, ...], spacing: Array) -> Array:
+def positions_on(shape: tuple[int, ...], spacing: Array) -> Array:
     """(*shape, d) from the centre, float32."""
     axes = [(np.arange(n) + 0.5 - n / 2) * step for n, step in zip(shape, spacing, strict=True)]
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).astype(np.float32)

@@ -18,7 +18,7 @@ from nfops.engines.onnx_engine import OnnxEngine
 from nfops.engines.onnx_sessions import GraphSession
 from nfops.engines.torch_engine import TorchEngine
 from nfops.errors import ResultError
-from nfops.field_translation import draw_translation, translate_field
+from nfops.field_translation import draw_translation, positions_on, translate_field
 from nfops.grid import WORLD_DIRECTIONS, Grid
 from nfops.image import Image
 from nfops.intensity import from_channels
@@ -209,8 +209,7 @@ def _random_field(bundle: Bundle, random: np.random.Generator, times: int) -> Ca
     shape = [times * working["multiple"] * (3 if axis else 2) for axis in range(bundle.specs["source"].dims)]
     spacing = np.array(working["spacing"]) / times
     values = random.random((2, seen_channels(bundle, bundle.condition), *shape), np.float32)
-    axes = [(np.arange(n) + 0.5 - n / 2) * step for n, step in zip(shape, spacing, strict=True)]
-    places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).astype(np.float32)
+    places = positions_on(tuple(shape), spacing)
     return lambda asked: [_both(asked.operate_field(values, places, spacing))]
 
 

@@ -41,7 +41,7 @@ class Latent:
     grid: the scan's, on the recipe's anatomical axes.
 
     scales: B intensity maps, the scan's own. residual: (B,) mean loss that the field could not explain. is_empty: (B,),
-    whether a slice shows next to nothing, as the air beyond a head.
+    whether there is nothing in a slice, as in the air above a head.
     """
 
     vectors: Array

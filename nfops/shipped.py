@@ -29,6 +29,13 @@ def shipped_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(shipped_folder().glob("*.yaml"))}
 
 
+def named_recipe(text: str) -> Path | None:
+    """The shipped recipe that a name means, with or without `.yaml`; None where it means another, or a file."""
+    path = Path(text)
+    name = path.stem if path.suffix in SUFFIXES else text
+    return shipped_recipes().get(name) if path.name == text and not path.is_file() else None
+
+
 def find_recipe(name_or_path: str | Path) -> FoundRecipe:
     """The recipe file: an existing file comes first, then a shipped recipe of that name, with or without `.yaml`.
 
@@ -37,8 +44,8 @@ def find_recipe(name_or_path: str | Path) -> FoundRecipe:
     path, text = Path(name_or_path), str(name_or_path)
     known = shipped_recipes()
     name = path.stem if path.suffix in SUFFIXES else text
-    if path.name == text and name in known and not path.is_file():
-        return FoundRecipe(known[name], is_shipped=True)
+    if shipped := named_recipe(text):
+        return FoundRecipe(shipped, is_shipped=True)
     if _exists(path):  # a folder too: reading it says what is wrong
         return FoundRecipe(path, is_shipped=False)
     hint = did_you_mean(name, known) or f"shipped recipes: {', '.join(known) or 'none'}"

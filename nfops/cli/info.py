@@ -10,7 +10,7 @@ import click
 from nfops.cli.options import SOURCE, Session, pixel_mm_option, series_option, session_with, xform_option
 from nfops.cli.pipes import DASH, check_pipes, received
 from nfops.cli.progress import say, show_result
-from nfops.shipped import shipped_recipes
+from nfops.shipped import SUFFIXES, named_recipe
 
 UNASKED: Mapping[str, Any] = {"pixel_mm": None}
 WIDEST = 110
@@ -51,8 +51,7 @@ def describe(path: Path, options: Mapping[str, Any] = UNASKED) -> dict[str, Any]
     """
     if os.path.isfile(path / "manifest.json"):  # noqa: PTH113 - Path.is_file may raise
         return _describe_bundle(path)
-    is_name = not os.path.lexists(path) and path.name == str(path) and path.stem in shipped_recipes()
-    if path.suffix in {".yaml", ".yml"} or is_name:
+    if path.suffix in SUFFIXES or (not os.path.lexists(path) and named_recipe(str(path))):
         return _describe_recipe(path)
     from nfops.cli.scans import read_as
     from nfops.io import Reading, describe_image
